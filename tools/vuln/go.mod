@@ -1,0 +1,3 @@
+module switchback/tools/vuln
+
+go 1.26.0
