@@ -1,0 +1,91 @@
+package servers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"switchback/internal/secret"
+	"switchback/lab/tree"
+)
+
+// ConsulConfig says where the lab's Consul listens and keeps its state.
+type ConsulConfig struct {
+	Program string // see Build
+	Dir     string
+	Log     string
+	Port    int          // HTTP API and UI
+	Inner   [2]int       // RPC and gossip, used by nobody but the server itself
+	Manager secret.Value // the token that may do everything: a UUID
+}
+
+// Address is host:port of the HTTP API.
+func (c ConsulConfig) Address() string { return "127.0.0.1:" + strconv.Itoa(c.Port) }
+
+// Consul is a single server with ACLs on as a process. Not -dev: its state survives kill -9. The settings file, which
+// holds the manager's token, is written into its folder.
+func Consul(c ConsulConfig) (tree.Spec, error) {
+	settings := map[string]any{
+		"node_name": "lab", "datacenter": "dc1", "primary_datacenter": "dc1",
+		"server": true, "bootstrap_expect": 1,
+		"data_dir":  filepath.Join(c.Dir, "data"),
+		"bind_addr": "127.0.0.1", "client_addr": "127.0.0.1", "advertise_addr": "127.0.0.1",
+		"ports": map[string]int{
+			"http": c.Port, "server": c.Inner[0], "serf_lan": c.Inner[1],
+			"https": -1, "dns": -1, "grpc": -1, "grpc_tls": -1, "serf_wan": -1,
+		},
+		"acl": map[string]any{
+			"enabled": true, "default_policy": "deny", "enable_token_persistence": true,
+			"tokens": map[string]string{"initial_management": c.Manager.Reveal(), "agent": c.Manager.Reveal()},
+		},
+		"performance":          map[string]any{"raft_multiplier": 1}, // a leader within a second or two of a start
+		"limits":               map[string]any{"http_max_conns_per_client": 2000},
+		"connect":              map[string]any{"enabled": false},
+		"ui_config":            map[string]any{"enabled": true},
+		"session_ttl_min":      "2s", // an instance that died is seen to be gone soon
+		"leave_on_terminate":   false,
+		"disable_update_check": true,
+		"log_level":            "WARN",
+	}
+	file := filepath.Join(c.Dir, "settings.json")
+	if err := WriteJSON(file, settings); err != nil {
+		return tree.Spec{}, fmt.Errorf("start Consul: %w", err)
+	}
+	return tree.Spec{
+		Name: "consul", Path: c.Program, Args: []string{"agent", "-config-file", file}, Dir: c.Dir, Log: c.Log, Grace: 5 * time.Second,
+		Ready: func(ctx context.Context) error { return c.ready(ctx) },
+	}, nil
+}
+
+// ready writes: a leader that cannot commit yet, or whose ACLs are not there yet, is not ready.
+func (c ConsulConfig) ready(ctx context.Context) error {
+	consul, err := c.Client()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if _, err := consul.KV().Put(&api.KVPair{Key: "lab/ready", Value: []byte("yes")}, new(api.WriteOptions).WithContext(ctx)); err != nil {
+		return err
+	}
+	nodes, _, err := consul.Catalog().Nodes(new(api.QueryOptions).WithContext(ctx))
+	if err != nil {
+		return err
+	}
+	if len(nodes) == 0 { // sessions hang on a node of the catalog
+		return errors.New("the server has not registered itself yet")
+	}
+	return nil
+}
+
+// Client is Consul's API with the manager's token.
+func (c ConsulConfig) Client() (*api.Client, error) {
+	settings := api.DefaultConfig()
+	settings.Address, settings.Scheme, settings.Token = c.Address(), "http", c.Manager.Reveal()
+	return api.NewClient(settings)
+}

@@ -1,0 +1,99 @@
+// Package servers knows how each server of the lab is built and started: Temporal and Consul as programs built from
+// pinned modules, Vault inside this program.
+//
+// Start reading at Build (programs of lab/tools, built once for each version and kept in the user's cache) and Product
+// (Switchback's own programs). temporal.go, consul.go and vault.go hold the settings of one server each. What is put into
+// the servers is package setup's affair.
+package servers
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+)
+
+// FreePorts finds n ports of the loopback interface that nobody listens on.
+func FreePorts(ctx context.Context, n int) ([]int, error) {
+	var ports []int
+	for range n {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		defer l.Close() // held until all are found, so that no port is found twice
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
+
+// WriteJSON writes a value to a file that its owner alone can read. Readers see the old file or the new one, whole.
+func WriteJSON(path string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return WriteFile(path, append(data, '\n'))
+}
+
+// WriteFile is WriteJSON for bytes. The file is on disk when it returns.
+func WriteFile(path string, data []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) //nolint:errcheck // gone already when all went well
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+// ReadJSON reads a file written by WriteJSON.
+func ReadJSON(path string, v any) error {
+	data, err := os.ReadFile(path) //nolint:gosec // the lab's own folder
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	return nil
+}
+
+// Answers asks an HTTP endpoint until it says 200; the error says what it said instead.
+func Answers(url string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		body, _ := io.ReadAll(io.LimitReader(response.Body, 500))
+		if response.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s says %s: %s", url, response.Status, body)
+		}
+		return nil
+	}
+}
