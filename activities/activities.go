@@ -52,5 +52,13 @@ type Acted struct {
 	Started time.Time `json:"started"` // of this attempt
 }
 
+// LateUntil is when the writes of earlier attempts have ended for certain; zero when no attempt was lost sight of.
+func (a Acted) LateUntil() time.Time {
+	if a.Attempt <= 1 {
+		return time.Time{}
+	}
+	return a.Started.Add(WriteDeadline)
+}
+
 // WriteDeadline bounds all writes of one attempt of an activity, counted from its start (P35a).
 const WriteDeadline = 2 * time.Second

@@ -2,15 +2,38 @@ package activities
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"time"
 
+	"switchback/internal/killpoint"
 	"switchback/replication"
 	"switchback/runbooks"
 )
 
 // Clients stops and starts client applications.
-type Clients struct{}
+type Clients struct{ Applications Applications }
+
+// Applications are the client programs of a runbook, whatever runs them.
+type Applications interface {
+	// Ask says stop or run to clients, checked against the guard's epoch. Asking again changes nothing.
+	Ask(ctx context.Context, g Guard, desired string, clients []runbooks.Client) (changed bool, err error)
+	// Look says how far each client is: stopped, or running at the guard's epoch.
+	Look(ctx context.Context, g Guard, desired string, clients []runbooks.Client) (Applied, error)
+}
+
+// What clients can be asked for.
+const (
+	DesiredRun  = "run"
+	DesiredStop = "stop"
+)
+
+// Applied is how far clients are with what they were asked for. Waiting names the instances that are not there yet; one
+// that vanished is unknown and among them (P22).
+type Applied struct {
+	Clients []ClientState
+	Waiting []replication.Outcome
+	Killed  []string // client/instance that had to be killed (P36)
+}
 
 // ClientsInput names clients and how long to wait for them. Deadline is absolute and lies inside the activity's own
 // time-out, so that the laggards are named.
@@ -36,25 +59,39 @@ type ClientState struct {
 	Last      time.Time `json:"last"`
 }
 
+// clientsEvery is the pause between two looks at the instances.
+const clientsEvery = 30 * time.Millisecond
+
 // Stop asks for `stop` in discovery and waits until every instance says stopped; vanished is not stopped (P22).
 // TypeNotReady names the instances that do not.
 func (a *Clients) Stop(ctx context.Context, in ClientsInput) (ClientsResult, error) {
-	return ClientsResult{}, errors.New("not written")
+	return a.reach(ctx, in, DesiredStop, "Stop/middle")
 }
 
 // Start asks for `run` and waits until the instances run at the guard's epoch. TypeNotReady names those that do not.
 func (a *Clients) Start(ctx context.Context, in ClientsInput) (ClientsResult, error) {
-	return ClientsResult{}, errors.New("not written")
+	return a.reach(ctx, in, DesiredRun, "Start/middle")
 }
 
-// CatchUpInput names groups that are to read to the end of the source before they are stopped.
-type CatchUpInput struct {
-	Guard    Guard     `json:"guard"`
-	Route    Route     `json:"route"`
-	Deadline time.Time `json:"deadline"`
-}
-
-// CatchUpResult lists groups that did not get there; that is a deviation, not a failure.
-type CatchUpResult struct {
-	Behind []replication.Outcome `json:"behind,omitempty"`
+func (a *Clients) reach(ctx context.Context, in ClientsInput, desired, middle string) (out ClientsResult, err error) {
+	ctx, out.Acted = begin(ctx)
+	wctx, cancel, err := writing(ctx)
+	if err != nil {
+		return out, err
+	}
+	defer cancel()
+	if out.Changed, err = a.Applications.Ask(wctx, in.Guard, desired, in.Clients); err != nil {
+		return out, wrap(fmt.Sprintf("ask %d clients to %s", len(in.Clients), desired), err)
+	}
+	killpoint.Reach(middle)
+	err = until(ctx, in.Deadline, clientsEvery, func(ctx context.Context) (bool, string, error) {
+		applied, err := a.Applications.Look(ctx, in.Guard, desired, in.Clients)
+		if err != nil {
+			return false, "", wrap("look at the clients", err)
+		}
+		out.Clients, out.Killed = applied.Clients, applied.Killed
+		_, text := notOK(applied.Waiting)
+		return text == "", text, nil
+	})
+	return out, err
 }

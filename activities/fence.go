@@ -2,17 +2,26 @@ package activities
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"switchback/internal/fault"
+	"switchback/internal/killpoint"
+	"switchback/replication"
+	"switchback/runbooks"
 )
 
 // Fences puts up and lifts the DENY ACLs that a runbook owns (P4 to P6, P8).
-type Fences struct{}
+type Fences struct{ Outside }
 
 // FenceInput names the route; the source is fenced.
 type FenceInput struct {
 	Guard Guard  `json:"guard"`
 	Route Route  `json:"route"`
 	Owner string `json:"owner,omitempty"` // whose records to lift; empty means the guard's run
+	// Topics are the runbook's patterns, to find topics born since preflight (P16).
+	Topics runbooks.Patterns `json:"topics"`
 }
 
 // FenceResult says what stands.
@@ -24,14 +33,160 @@ type FenceResult struct {
 	Text    string   `json:"text"`
 }
 
+// stillAfter is how many listings in a row must be the same before the list of topics stands still (P16).
+const stillAfter = 2
+
 // Raise denies WRITE on every topic of the runbook on the source, reads that back from every broker, and lists topics
 // again until the list stands still. Refused while ACL sync is on (P5).
-func (a *Fences) Raise(ctx context.Context, in FenceInput) (FenceResult, error) {
-	return FenceResult{}, errors.New("not written")
+func (a *Fences) Raise(ctx context.Context, in FenceInput) (out FenceResult, err error) {
+	ctx, out.Acted = begin(ctx)
+	r, err := a.opened(ctx, in.Guard, in.Route)
+	if err != nil {
+		return out, err
+	}
+	defer r.close()
+	var scope Scope
+	err = sideBySide(
+		func() (err error) { scope, err = r.records.scope(ctx, in.Guard.Run.ID()); return err },
+		func() error { return aclSyncIsOff(ctx, r.link) },
+	)
+	if err != nil {
+		return out, err
+	}
+	wctx, cancel, err := writing(ctx)
+	if err != nil {
+		return out, err
+	}
+	defer cancel()
+	// Fence what is known at once, then look what was born meanwhile: until two listings in a row bring nothing new.
+	for still := 0; still < stillAfter; {
+		fence := replication.TopicFence(scope.TopicNames())
+		if err := own(wctx, r.records, r.from, in.Guard.Run, in.Route.From.Name, fence); err != nil {
+			return out, err
+		}
+		out.Changed = true
+		now, err := r.from.Topics(ctx, in.Topics.Match)
+		if err != nil {
+			return out, wrap("list topics of "+in.Route.From.Name, err)
+		}
+		still++
+		for _, t := range now {
+			if !slices.Contains(scope.TopicNames(), t.Name) {
+				scope.Topics, out.Born, still = append(scope.Topics, t), append(out.Born, t.Name), 0
+			}
+		}
+	}
+	if len(out.Born) > 0 {
+		if err := r.records.putScope(wctx, in.Guard.Run.ID(), scope); err != nil {
+			return out, err
+		}
+	}
+	out.Topics = len(scope.Topics)
+	out.Brokers, err = everyBroker(ctx, r.from, replication.TopicFence(scope.TopicNames()), true)
+	if err != nil {
+		return out, wrap("read the fence back from "+in.Route.From.Name, err)
+	}
+	out.Text = fmt.Sprintf("WRITE denied on %d topics of %s, as each of %d brokers says itself", out.Topics, in.Route.From.Name, out.Brokers)
+	return out, nil
 }
+
+// aclSyncIsOff refuses to make an ACL while ACL sync would copy it to the cluster that clients are about to use (P5).
+func aclSyncIsOff(ctx context.Context, link replication.Link) error {
+	status, err := link.Status(ctx)
+	if err != nil {
+		return wrap("read the link", err)
+	}
+	if status.Syncs.ACLs.Enabled {
+		return fault.Hint(fmt.Errorf("ACL sync of link %s is on and would copy the fence: %w", status.Name, fault.ErrConflict),
+			"somebody turned it on again after the run had suspended it; turn it off, then retry")
+	}
+	return nil
+}
+
+// own records ACLs as the runbook's before it makes them, so that a crash in between leaves no orphan (P4). What stood
+// before is not recorded, and stays when the fence is lifted.
+func own(ctx context.Context, rec records, on Kafka, run Run, site string, want []replication.ACL) error {
+	var owned OwnedACLs
+	var standing []replication.ACL
+	err := sideBySide(
+		func() (err error) { owned, err = rec.owned(ctx, run.Runbook, site); return err },
+		func() (err error) { standing, err = on.ACLs(ctx); return wrap("read the ACLs of "+site, err) },
+	)
+	if err != nil {
+		return err
+	}
+	create, ours := replication.Plan(want, standing, owned.ACLs)
+	if len(create) == 0 {
+		return nil
+	}
+	ours = append(ours, replication.Missing(owned.ACLs, ours)...) // what the runbook owns besides stays its own
+	if err := rec.put(ctx, map[string]any{aclsKey(run.Runbook, site): OwnedACLs{Run: run.ID(), ACLs: ours}}); err != nil {
+		return err
+	}
+	killpoint.Reach("Raise/middle")
+	return wrap("create DENY ACLs on "+site, on.CreateACLs(ctx, create))
+}
+
+// everyBroker waits until each live broker says the same about the ACLs (P6); one that does not answer is named.
+func everyBroker(ctx context.Context, on Kafka, acls []replication.ACL, present bool) (brokers int, err error) {
+	err = until(ctx, time.Now().Add(readBackTime), readBackEvery, func(ctx context.Context) (bool, string, error) {
+		outcomes, err := on.ACLsOnEveryBroker(ctx, acls, present)
+		if err != nil {
+			return false, "", err
+		}
+		brokers = len(outcomes)
+		_, text := notOK(outcomes)
+		return text == "" && brokers > 0, text, nil
+	})
+	return brokers, err
+}
+
+// Authorizers are caches that follow the metadata log, usually within milliseconds.
+const (
+	readBackTime  = 10 * time.Second
+	readBackEvery = 50 * time.Millisecond
+)
 
 // Lift removes the ACLs that the owner recorded, of topics and of groups, and nothing else, on both clusters; read back
 // from every broker.
-func (a *Fences) Lift(ctx context.Context, in FenceInput) (FenceResult, error) {
-	return FenceResult{}, errors.New("not written")
+func (a *Fences) Lift(ctx context.Context, in FenceInput) (out FenceResult, err error) {
+	ctx, out.Acted = begin(ctx)
+	r, err := a.opened(ctx, in.Guard, in.Route)
+	if err != nil {
+		return out, err
+	}
+	defer r.close()
+	err = sideBySide(
+		func() error { return lift(ctx, r.records, r.from, in, in.Route.From.Name, &out) },
+		func() error { return lift(ctx, r.records, r.to, in, in.Route.To.Name, &FenceResult{}) },
+	)
+	if err != nil {
+		return out, err
+	}
+	out.Text = fmt.Sprintf("%d DENY ACLs of the runbook lifted on %s, as each of %d brokers says itself", out.Topics, in.Route.From.Name, out.Brokers)
+	return out, nil
+}
+
+func lift(ctx context.Context, rec records, on Kafka, in FenceInput, site string, out *FenceResult) error {
+	owned, err := rec.owned(ctx, in.Guard.Run.Runbook, site)
+	if err != nil {
+		return err
+	}
+	if len(owned.ACLs) == 0 {
+		return nil
+	}
+	wctx, cancel, err := writing(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	if err := on.DeleteACLs(wctx, owned.ACLs); err != nil {
+		return wrap("lift DENY ACLs on "+site, err)
+	}
+	killpoint.Reach("Lift/middle")
+	out.Changed, out.Topics = true, len(owned.ACLs)
+	if out.Brokers, err = everyBroker(ctx, on, owned.ACLs, false); err != nil {
+		return wrap("read back that the fence is gone from "+site, err)
+	}
+	return rec.put(wctx, map[string]any{aclsKey(in.Guard.Run.Runbook, site): OwnedACLs{Run: in.Guard.Run.ID()}})
 }

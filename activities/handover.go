@@ -3,20 +3,29 @@ package activities
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"switchback/internal/fault"
+	"switchback/internal/killpoint"
+	"switchback/replication"
 	"switchback/runbooks"
 )
 
 // Groups hands over consumer groups.
-type Groups struct{}
+type Groups struct{ Outside }
 
 // HandOverInput names the groups of the runbook.
 type HandOverInput struct {
 	Guard    Guard             `json:"guard"`
 	Route    Route             `json:"route"`
 	Groups   runbooks.Groups   `json:"groups"`
-	Clients  []runbooks.Client `json:"clients"` // consumers, to tell which members belong to instances proven stopped
+	Clients  []runbooks.Client `json:"clients"` // consumers whose every instance is proven stopped
 	Deadline time.Time         `json:"deadline"`
 }
 
@@ -31,8 +40,201 @@ type HandOverResult struct {
 	Text       string   `json:"text"`
 }
 
+// groupsAtOnce bounds how many groups are handed over side by side.
+const groupsAtOnce = 16
+
 // HandOver closes the groups on the source (empty, denied READ, still empty), reads their offsets with RequireStable,
 // writes them on the target for every partition, clamped to its range, and reads them back (P8, P9, P24, P25).
-func (a *Groups) HandOver(ctx context.Context, in HandOverInput) (HandOverResult, error) {
-	return HandOverResult{}, errors.New("not written")
+func (a *Groups) HandOver(ctx context.Context, in HandOverInput) (out HandOverResult, err error) {
+	ctx, out.Acted = begin(ctx)
+	r, err := a.opened(ctx, in.Guard, in.Route)
+	if err != nil {
+		return out, err
+	}
+	defer r.close()
+	scope, err := r.records.scope(ctx, in.Guard.Run.ID())
+	if err != nil {
+		return out, err
+	}
+	groups, err := a.close(ctx, r, in, scope, &out)
+	if err != nil {
+		return out, err
+	}
+	killpoint.Reach("HandOver/middle")
+	if err := r.link.SealGroups(ctx, groups); err != nil {
+		return out, wrap("keep the link from writing the groups' offsets", err)
+	}
+	target, err := r.to.Ends(ctx, scope.TopicNames())
+	if err != nil {
+		return out, wrap("read the ends of "+in.Route.To.Name, err)
+	}
+	wctx, cancel, err := writing(ctx)
+	if err != nil {
+		return out, err
+	}
+	defer cancel()
+	var mu sync.Mutex
+	var g errgroup.Group
+	g.SetLimit(groupsAtOnce)
+	for _, group := range groups {
+		g.Go(func() error {
+			offsets, err := handOver(wctx, r, group, target, in.Groups.WithoutCommit)
+			if err != nil {
+				return wrap("hand over group "+group, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			out.count(group, offsets)
+			return wrap("record the offsets of group "+group, r.records.put(wctx, map[string]any{offsetsKey(in.Guard.Run.ID(), group): offsets}))
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return out, err
+	}
+	slices.Sort(out.Deviations)
+	out.Changed, out.Groups = true, len(groups)
+	out.Text = fmt.Sprintf("%d groups closed on %s and %d offsets written on %s, %d of them exact, all read back and equal",
+		out.Groups, in.Route.From.Name, out.Offsets, in.Route.To.Name, out.Exact)
+	return out, nil
+}
+
+// ReadBack is one offset as it was handed over: where the group stood, where it goes on, and how sure that is.
+type ReadBack struct {
+	replication.Translated
+	Group    string `json:"group"`
+	ReadBack bool   `json:"readBack"`
+}
+
+func (out *HandOverResult) count(group string, offsets []ReadBack) {
+	for _, o := range offsets {
+		out.Offsets++
+		if o.Proof == replication.ProofExact {
+			out.Exact++
+			continue
+		}
+		out.Deviations = append(out.Deviations, fmt.Sprintf("group %s, %s: %s", group, o.Name(), o.Proof))
+	}
+}
+
+// close empties the groups and denies READ on them for everybody; only then are their offsets final (P8).
+func (a *Groups) close(ctx context.Context, r *route, in HandOverInput, scope Scope, out *HandOverResult) ([]string, error) {
+	live, err := r.from.Groups(ctx, in.Groups.Match)
+	if err != nil {
+		return nil, wrap("list groups of "+in.Route.From.Name, err)
+	}
+	names := slices.Clone(scope.Groups)
+	for _, g := range live {
+		if !slices.Contains(names, g.Name) {
+			names = append(names, g.Name) // born since preflight (P16)
+		}
+	}
+	slices.Sort(names)
+	if err := a.empty(ctx, r, in, names, out); err != nil {
+		return nil, err
+	}
+	wctx, cancel, err := writing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	fence := replication.GroupFence(names)
+	if err := own(wctx, r.records, r.from, in.Guard.Run, in.Route.From.Name, append(replication.TopicFence(scope.TopicNames()), fence...)); err != nil {
+		return nil, err
+	}
+	if _, err := everyBroker(ctx, r.from, fence, true); err != nil {
+		return nil, wrap("read back that the groups are closed on "+in.Route.From.Name, err)
+	}
+	return names, a.empty(ctx, r, in, names, out)
+}
+
+// emptyEvery is the pause between two looks at groups that are about to be empty.
+const emptyEvery = 50 * time.Millisecond
+
+// empty waits until no group has members. A member whose client is proven stopped, and that is still there after
+// leaveGrace, is a static one that does not leave: it is removed (P8). Any other is named.
+func (a *Groups) empty(ctx context.Context, r *route, in HandOverInput, names []string, out *HandOverResult) error {
+	since := time.Now()
+	return until(ctx, in.Deadline, emptyEvery, func(ctx context.Context) (bool, string, error) {
+		groups, err := r.from.Groups(ctx, func(name string) bool { return slices.Contains(names, name) })
+		if err != nil {
+			return false, "", wrap("describe the groups", err)
+		}
+		var waiting []string
+		for _, g := range groups {
+			if len(g.Members) == 0 {
+				continue
+			}
+			waiting = append(waiting, fmt.Sprintf("group %s to be empty (%s)", g.Name, members(g.Members)))
+			if !provenStopped(in.Clients, g.Name) || time.Since(since) < leaveGrace {
+				continue
+			}
+			if err := r.from.RemoveMembers(ctx, g.Name, g.Members); err != nil {
+				return false, "", wrap("remove members of stopped instances from group "+g.Name, err)
+			}
+			out.Removed = append(out.Removed, fmt.Sprintf("%s: %s", g.Name, members(g.Members)))
+		}
+		return len(waiting) == 0, strings.Join(waiting, "; "), nil
+	})
+}
+
+// leaveGrace is how long a member may take to leave after its process said it was stopped.
+const leaveGrace = 200 * time.Millisecond
+
+// provenStopped says whether the clients that use the group are all among those whose instances said `stopped`, so that
+// a member that is left has no process behind it. A group that no client of the runbook names is somebody else's.
+func provenStopped(clients []runbooks.Client, group string) bool {
+	return slices.ContainsFunc(clients, func(c runbooks.Client) bool { return slices.Contains(c.Groups, group) })
+}
+
+func members(list []replication.Member) string {
+	var names []string
+	for _, m := range list[:min(len(list), 5)] {
+		name := m.ClientID + " on " + m.Host
+		if m.InstanceID != "" {
+			name = "static member " + m.InstanceID + ", " + name
+		}
+		names = append(names, name)
+	}
+	if len(list) > 5 {
+		names = append(names, fmt.Sprintf("and %d more", len(list)-5))
+	}
+	return strings.Join(names, ", ")
+}
+
+// handOver writes one group's offsets on the target, for every partition of every topic it reads, and reads them back.
+func handOver(ctx context.Context, r *route, group string, target []replication.Ends, withoutCommit string) ([]ReadBack, error) {
+	committed, err := r.from.Committed(ctx, group)
+	if err != nil {
+		return nil, wrap("read its offsets", err)
+	}
+	translated, err := r.link.Translate(ctx, group, replication.Committed(committed, target))
+	if err != nil {
+		return nil, wrap("translate its offsets", err)
+	}
+	final, err := replication.Place(translated, target, withoutCommit)
+	if err != nil {
+		return nil, err
+	}
+	want := make(map[replication.Partition]int64, len(final))
+	for _, t := range final {
+		want[t.Partition] = t.Target
+	}
+	if err := r.to.Commit(ctx, group, want); err != nil {
+		if errors.Is(err, fault.ErrConflict) {
+			err = fault.Hint(err, "a group of this name has members on the target: a group is unique over both clusters")
+		}
+		return nil, wrap("write its offsets", err)
+	}
+	got, err := r.to.Committed(ctx, group)
+	if err != nil {
+		return nil, wrap("read its offsets back", err)
+	}
+	list := make([]ReadBack, 0, len(final))
+	for _, t := range final {
+		if got[t.Partition] != t.Target {
+			return nil, fmt.Errorf("%s was written as %d and reads back as %d: %w", t.Name(), t.Target, got[t.Partition], fault.ErrConflict)
+		}
+		list = append(list, ReadBack{Translated: t, Group: group, ReadBack: true})
+	}
+	return list, nil
 }

@@ -3,19 +3,25 @@ package activities
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
 )
 
 // Locks talks to the entity workflows `runbook/<name>` and `link/<name>` (P1, P3).
-type Locks struct{}
+type Locks struct{ Temporal client.Client }
 
 // Names that the entity workflow and its callers share.
 const (
-	EntityWorkflow  = "Entity"
-	UpdateAcquire   = "acquire"
-	UpdateRelease   = "release"
-	QueryEntity     = "status"
-	EntityTaskQueue = "" // the same as the caller's
+	EntityWorkflow = "Entity"
+	UpdateAcquire  = "acquire"
+	UpdateRelease  = "release"
+	QueryEntity    = "status"
 )
 
 // Acquire is what a run asks of an entity. SeenEpoch is the highest epoch seen in any discovery entry, 0 if none;
@@ -73,13 +79,76 @@ type EntityStatus struct {
 
 // Acquire sends the Update with start; idempotent by the run. TypeHeld names the holder and what to do.
 func (a *Locks) Acquire(ctx context.Context, in Acquire) (Acquired, error) {
-	return Acquired{}, errors.New("not written")
+	var out Acquired
+	err := a.update(ctx, in.Entity, UpdateAcquire, "acquire/"+in.Run.ID(), in, &out)
+	var refused *temporal.ApplicationError
+	if errors.As(err, &refused) {
+		return out, fmt.Errorf("%s: %w", refused.Message(), errHeld)
+	}
+	return out, err
 }
 
 // Release sends the Update.
-func (a *Locks) Release(ctx context.Context, in Release) error { return errors.New("not written") }
+func (a *Locks) Release(ctx context.Context, in Release) error {
+	return a.update(ctx, in.Entity, UpdateRelease, "release/"+in.Run.ID(), in, nil)
+}
 
-// HolderClosed asks Temporal whether the holder's workflow is closed: the only proof on which a holder is replaced.
+// update starts the entity if it does not run, and waits for the Update's answer. A refusal of the validator and an
+// error of the handler both arrive as application errors.
+func (a *Locks) update(ctx context.Context, entity, name, id string, arg, out any) error {
+	start := a.Temporal.NewWithStartWorkflowOperation(client.StartWorkflowOptions{
+		ID:                       entity,
+		TaskQueue:                activity.GetInfo(ctx).TaskQueue,
+		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
+		StaticSummary:            "Who holds " + entity + ", and where its workload is",
+	}, EntityWorkflow, EntityState{})
+	handle, err := a.Temporal.UpdateWithStartWorkflow(ctx, client.UpdateWithStartWorkflowOptions{
+		StartWorkflowOperation: start,
+		UpdateOptions: client.UpdateWorkflowOptions{
+			UpdateID: id, UpdateName: name, Args: []any{arg}, WaitForStage: client.WorkflowUpdateStageCompleted,
+		},
+	})
+	if err != nil {
+		return wrap(name+" "+entity, err)
+	}
+	return wrap(name+" "+entity, handle.Get(ctx, out))
+}
+
+// EntityState is what an entity carries from one of its executions to the next; the zero value is a new one.
+type EntityState struct {
+	Status EntityStatus `json:"status"`
+	// HeldEpoch is the number fixed for the present holder, so that its repeated acquire is told the same.
+	HeldEpoch int64 `json:"heldEpoch,omitempty"`
+}
+
+// HolderClosed asks Temporal whether the holder's workflow is closed: the only proof on which a holder is replaced. A
+// holder whose chain was continued as new or reset is closed only when the newest execution of that chain is.
 func (a *Locks) HolderClosed(ctx context.Context, in Holder) (bool, error) {
-	return false, errors.New("not written")
+	newest, err := a.Temporal.DescribeWorkflowExecution(ctx, in.Run.WorkflowID, "")
+	var gone *serviceerror.NotFound
+	switch {
+	case errors.As(err, &gone):
+		return true, nil // past its retention: closed long ago
+	case err != nil:
+		return false, wrap("ask Temporal about the holder "+in.Run.ID(), err)
+	}
+	info := newest.GetWorkflowExecutionInfo()
+	if first := info.GetFirstRunId(); first != "" && first != in.Run.FirstRunID {
+		return true, nil // the workflow id was used again by another run: a new one starts only when the old is closed
+	}
+	return info.GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, nil
+}
+
+// Entity asks the entity for its status; the zero value with the name when it does not exist yet.
+func (a *Locks) Entity(ctx context.Context, entity string) (EntityStatus, error) {
+	out := EntityStatus{Entity: entity}
+	answer, err := a.Temporal.QueryWorkflow(ctx, entity, "", QueryEntity)
+	var gone *serviceerror.NotFound
+	if errors.As(err, &gone) {
+		return out, nil
+	}
+	if err != nil {
+		return out, wrap("ask "+entity, err)
+	}
+	return out, wrap("decode status of "+entity, answer.Get(&out))
 }

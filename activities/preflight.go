@@ -2,13 +2,20 @@ package activities
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"slices"
+	"sync"
 
+	"switchback/internal/killpoint"
+	"switchback/replication"
 	"switchback/runbooks"
 )
 
-// Preflight checks whether a run could go now.
-type Preflight struct{}
+// Preflight checks whether a run could go now. Its checks are in the files preflight_*.go, one function each; all of
+// them look at the same survey, made once.
+type Preflight struct {
+	Outside
+}
 
 // Levels of a finding.
 const (
@@ -58,7 +65,148 @@ func (r PreflightResult) Problems() int {
 	return n
 }
 
+// survey is what the checks look at: read once, side by side.
+type survey struct {
+	in     PreflightInput
+	r      *route
+	topics []replication.Topic // of the runbook, on the source
+	groups []replication.Group // of the runbook, on the source
+	status replication.LinkStatus
+	ends   map[string][]replication.Ends // by site name
+	acls   map[string][]replication.ACL  // by site name
+	entry  EntryState
+	result *PreflightResult
+	mu     sync.Mutex
+}
+
 // Check runs every check side by side. It fails only when it could not do its work; what is wrong is a finding.
-func (a *Preflight) Check(ctx context.Context, in PreflightInput) (PreflightResult, error) {
-	return PreflightResult{}, errors.New("not written")
+func (a *Preflight) Check(ctx context.Context, in PreflightInput) (out PreflightResult, err error) {
+	ctx, _ = begin(ctx)
+	out.Lag, out.DrainSeconds = replication.Unknown, -1
+	r, err := a.open(ctx, in.Route)
+	if err != nil {
+		return PreflightResult{Findings: []Finding{unreachable(err)}}, nil
+	}
+	defer r.close()
+	s := &survey{in: in, r: r, result: &out, ends: map[string][]replication.Ends{}, acls: map[string][]replication.ACL{}}
+	if err := a.look(ctx, s); err != nil {
+		return PreflightResult{Findings: []Finding{unreachable(err)}}, nil
+	}
+	killpoint.Reach("Check/middle")
+	checks := []func(context.Context, *survey) error{
+		clustersAnswer, linkIsHealthy, mirrorsAreReady, configsFit, groupsAreReady, nothingDenies, credentialsWork(a.Clusters),
+		grantsAreThere, targetOnlyACLs, nobodyIsEverybody, drainFits, discoveryIsReady, clientsAreAlive, transactionsAreAccepted,
+		recordsWork, clocksAgree,
+	}
+	findings := make([][]Finding, len(checks))
+	jobs := make([]func() error, len(checks))
+	for i, check := range checks {
+		jobs[i] = func() error {
+			part := &survey{in: s.in, r: s.r, topics: s.topics, groups: s.groups, status: s.status, ends: s.ends, acls: s.acls, entry: s.entry, result: &PreflightResult{Lag: replication.Unknown, DrainSeconds: -1}}
+			if err := check(ctx, part); err != nil {
+				part.problem("looking", err.Error(), "see to it that this can be looked at, then start again")
+			}
+			findings[i] = part.result.Findings
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if part.result.DrainSeconds >= 0 {
+				out.Lag, out.DrainSeconds = part.result.Lag, part.result.DrainSeconds
+			}
+			return nil
+		}
+	}
+	_ = sideBySide(jobs...) // a check's error is a finding
+	for _, list := range findings {
+		out.Findings = append(out.Findings, list...)
+	}
+	out.Topics, out.Groups, out.LinkName = len(s.topics), len(s.groups), s.status.Name
+	for _, t := range s.topics {
+		out.Partitions += t.Partitions
+	}
+	out.StopIsFinal, out.QuietSeconds = r.link.StopIsFinal(), longestCycle(s.status.Syncs).Seconds()
+	out.Findings = shorten(out.Findings)
+	if in.DryRun {
+		return out, nil
+	}
+	return out, r.records.putScope(ctx, in.Run.ID(), Scope{Topics: s.topics, Groups: groupNames(s.groups)})
+}
+
+// look reads what the checks need, side by side.
+func (a *Preflight) look(ctx context.Context, s *survey) error {
+	if err := sideBySide(
+		func() (err error) {
+			s.topics, err = s.r.from.Topics(ctx, s.in.Runbook.Topics.Match)
+			return wrap("list topics of "+s.in.Route.From.Name, err)
+		},
+		func() (err error) {
+			s.groups, err = s.r.from.Groups(ctx, s.in.Runbook.Groups.Match)
+			return wrap("list groups of "+s.in.Route.From.Name, err)
+		},
+		func() (err error) { s.status, err = s.r.link.Status(ctx); return wrap("read the link", err) },
+		func() (err error) {
+			s.entry, err = readEntry(ctx, a.Consuls, requiredOf(s.in.Runbook.Discovery))
+			return err
+		},
+	); err != nil {
+		return err
+	}
+	slices.SortFunc(s.topics, func(a, b replication.Topic) int { return compare(a.Name, b.Name) })
+	names := Scope{Topics: s.topics}.TopicNames()
+	var fromEnds, toEnds []replication.Ends
+	var fromACLs, toACLs []replication.ACL
+	err := sideBySide(
+		func() (err error) {
+			fromEnds, err = s.r.from.Ends(ctx, names)
+			return wrap("read the ends of the source", err)
+		},
+		func() (err error) {
+			toEnds, err = s.r.to.Ends(ctx, names)
+			return wrap("read the ends of the target", ignoreMissing(err))
+		},
+		func() (err error) {
+			fromACLs, err = s.r.from.ACLs(ctx)
+			return wrap("read the ACLs of the source", err)
+		},
+		func() (err error) { toACLs, err = s.r.to.ACLs(ctx); return wrap("read the ACLs of the target", err) },
+	)
+	from, to := s.in.Route.From.Name, s.in.Route.To.Name
+	s.ends[from], s.ends[to], s.acls[from], s.acls[to] = fromEnds, toEnds, fromACLs, toACLs
+	return err
+}
+
+func (s *survey) add(check, level, means, do string) {
+	s.result.Findings = append(s.result.Findings, Finding{Check: check, Level: level, Means: means, Do: do})
+}
+func (s *survey) ok(check, format string, args ...any) {
+	s.add(check, LevelOK, fmt.Sprintf(format, args...), "")
+}
+func (s *survey) warn(check, means, do string)    { s.add(check, LevelWarning, means, do) }
+func (s *survey) problem(check, means, do string) { s.add(check, LevelProblem, means, do) }
+
+func unreachable(err error) Finding {
+	return Finding{Check: "reachability", Level: LevelProblem, Means: err.Error(),
+		Do: "a planned failover needs both clusters, the link and discovery; if the source is gone this is an unplanned one"}
+}
+
+func groupNames(groups []replication.Group) []string {
+	names := make([]string, len(groups))
+	for i, g := range groups {
+		names[i] = g.Name
+	}
+	slices.Sort(names)
+	return names
+}
+
+// maxFindings keeps the result far below what a history may carry; problems come first.
+const maxFindings = 150
+
+func shorten(findings []Finding) []Finding {
+	rank := map[string]int{LevelProblem: 0, LevelWarning: 1, LevelOK: 2}
+	slices.SortStableFunc(findings, func(a, b Finding) int { return rank[a.Level] - rank[b.Level] })
+	if len(findings) <= maxFindings {
+		return findings
+	}
+	left := len(findings) - maxFindings
+	last := findings[maxFindings].Level // what is left out is at most as bad as this
+	return append(findings[:maxFindings], Finding{Check: "more", Level: last, Means: fmt.Sprintf("and %d more findings like these", left)})
 }

@@ -2,12 +2,17 @@ package activities
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
+
+	"switchback/internal/killpoint"
+	"switchback/replication"
 )
 
 // Logs reads the ends of logs on both clusters.
-type Logs struct{}
+type Logs struct{ Outside }
 
 // WaitInput is for waits on a route.
 type WaitInput struct {
@@ -16,7 +21,7 @@ type WaitInput struct {
 	Deadline time.Time `json:"deadline"`
 }
 
-// QuiesceResult is the proof, in counts; the ends themselves are stored as records of the run.
+// QuiesceResult is the proof, in counts.
 type QuiesceResult struct {
 	Acted
 	Partitions        int      `json:"partitions"`
@@ -25,24 +30,117 @@ type QuiesceResult struct {
 	Text              string   `json:"text"`
 }
 
-// Quiesce waits until LEO = HW = LSO for every partition of the source, twice, with no transaction open (P7, P9).
-// TypeStillWriting names who writes as well as Kafka allows.
-func (a *Logs) Quiesce(ctx context.Context, in WaitInput) (QuiesceResult, error) {
-	return QuiesceResult{}, errors.New("not written")
+// lookEvery is the pause between two looks at the ends of a fenced cluster. A batch that waits for a slow follower
+// shows in LEO at once, so the pause only has to outlast one request that was in flight.
+const lookEvery = 50 * time.Millisecond
+
+// Quiesce waits until LEO = HW = LSO for every partition of the source, twice, with no transaction open (P7, P9). At
+// the deadline TypeStillWriting names who writes as well as Kafka allows.
+func (a *Logs) Quiesce(ctx context.Context, in WaitInput) (out QuiesceResult, err error) {
+	ctx, out.Acted = begin(ctx)
+	r, err := a.opened(ctx, in.Guard, in.Route)
+	if err != nil {
+		return out, err
+	}
+	defer r.close()
+	scope, err := r.records.scope(ctx, in.Guard.Run.ID())
+	if err != nil {
+		return out, err
+	}
+	var unsettled []replication.Outcome
+	var last []replication.Ends
+	err = until(ctx, in.Deadline, lookEvery, func(ctx context.Context) (bool, string, error) {
+		now, err := r.from.Ends(ctx, scope.TopicNames())
+		if err != nil {
+			return false, "", wrap("read the ends of "+in.Route.From.Name, err)
+		}
+		out.Looks++
+		before := last
+		last = now
+		if before == nil {
+			return false, "a second look", nil
+		}
+		var text string
+		verdict := replication.Quiescent(before, now)
+		out.Partitions = verdict.Partitions
+		if verdict.Quiet() {
+			unsettled = nil
+			return true, "", nil
+		}
+		unsettled, text = notOK(verdict.Not)
+		killpoint.Reach("Quiesce/middle")
+		ended, err := a.endTransactions(ctx, r.from, now)
+		out.EndedTransactions = append(out.EndedTransactions, ended...)
+		return false, text, err
+	})
+	if err != nil && len(unsettled) > 0 {
+		return out, fmt.Errorf("%w; %s goes on behind the fence: %w", err, namesOf(ctx, r.from, unsettled, last), errStillWriting)
+	}
+	if err != nil {
+		return out, err
+	}
+	killpoint.Reach("Quiesce/middle")
+	out.Text = fmt.Sprintf("%d partitions of %s: log end = high watermark = last stable offset, in %d looks", out.Partitions, in.Route.From.Name, out.Looks)
+	if len(out.EndedTransactions) > 0 {
+		out.Text += "; ended open transactions of " + strings.Join(out.EndedTransactions, ", ")
+	}
+	return out, nil
 }
 
-// DrainResult counts what the target has.
-type DrainResult struct {
-	Partitions int    `json:"partitions"`
-	Text       string `json:"text"`
+// endTransactions ends the open transactions of clients that are stopped: their last stable offset lies below the high
+// watermark and would never move again (P9).
+func (a *Logs) endTransactions(ctx context.Context, from Kafka, ends []replication.Ends) ([]string, error) {
+	var held []replication.Partition
+	for _, e := range ends {
+		if e.LastStable != replication.Unknown && e.LastStable < e.HighWatermark {
+			held = append(held, e.Partition)
+		}
+	}
+	if len(held) == 0 {
+		return nil, nil
+	}
+	writers, err := from.Writers(ctx, held)
+	if err != nil {
+		return nil, wrap("find open transactions", err)
+	}
+	var ids []string
+	for _, w := range writers {
+		if w.TxnStartOffset != replication.Unknown && w.TransactionalID != "" && !slices.Contains(ids, w.TransactionalID) {
+			ids = append(ids, w.TransactionalID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	wctx, cancel, err := writing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	return ids, wrap("end open transactions", from.EndTransactions(wctx, ids))
 }
 
-// Drain waits until the target has everything up to the ends that Quiesce proved, by comparison on both clusters.
-func (a *Logs) Drain(ctx context.Context, in WaitInput) (DrainResult, error) {
-	return DrainResult{}, errors.New("not written")
-}
-
-// CatchUp waits until the runbook's groups have committed up to the source's ends.
-func (a *Logs) CatchUp(ctx context.Context, in CatchUpInput) (CatchUpResult, error) {
-	return CatchUpResult{}, errors.New("not written")
+// namesOf names the writers on partitions that do not settle, as well as Kafka allows: transactional ids and producer
+// ids. A non-idempotent producer leaves no trace but its records.
+func namesOf(ctx context.Context, from Kafka, unsettled []replication.Outcome, ends []replication.Ends) string {
+	var partitions []replication.Partition
+	for _, e := range ends {
+		if slices.ContainsFunc(unsettled, func(o replication.Outcome) bool { return o.Name == e.Name() }) {
+			partitions = append(partitions, e.Partition)
+		}
+	}
+	writers, err := from.Writers(ctx, partitions[:min(len(partitions), 20)])
+	if err != nil || len(writers) == 0 {
+		return "a writer that Kafka cannot name"
+	}
+	slices.SortFunc(writers, func(a, b replication.Writer) int { return b.LastTimestamp.Compare(a.LastTimestamp) })
+	var names []string
+	for _, w := range writers[:min(len(writers), 5)] {
+		who := fmt.Sprintf("producer id %d", w.ProducerID)
+		if w.TransactionalID != "" {
+			who = fmt.Sprintf("transactional id %s (producer id %d)", w.TransactionalID, w.ProducerID)
+		}
+		names = append(names, fmt.Sprintf("%s on %s, last at %s", who, w.Name(), w.LastTimestamp.UTC().Format(time.RFC3339)))
+	}
+	return strings.Join(names, ", ")
 }

@@ -3,7 +3,12 @@ package activities
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"regexp"
 
+	"switchback/internal/fault"
 	"switchback/runbooks"
 )
 
@@ -22,7 +27,23 @@ type Snapshot struct {
 	Path    string           `json:"path"`
 }
 
+// runbookName keeps a name that somebody typed into a start form from leaving the folder.
+var runbookName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`)
+
 // Snapshot reads <dir>/<name>.yaml. TypeNotFound and TypeInvalid (file, line, what is wrong) are not retried.
-func (a *Runbooks) Snapshot(ctx context.Context, in SnapshotInput) (Snapshot, error) {
-	return Snapshot{}, errors.New("not written")
+func (a *Runbooks) Snapshot(_ context.Context, in SnapshotInput) (Snapshot, error) {
+	if !runbookName.MatchString(in.Runbook) {
+		return Snapshot{}, fmt.Errorf("runbook %q is not a name: give the metadata.name of a runbook, such as orders: %w", in.Runbook, fault.ErrInvalid)
+	}
+	path := filepath.Join(a.Dir, in.Runbook+".yaml")
+	loaded, err := runbooks.Load(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return Snapshot{}, fault.Hint(fmt.Errorf("runbook %s: %w", in.Runbook, fault.ErrNotFound), "put %s.yaml into the worker's runbooks folder", in.Runbook)
+	case err != nil:
+		return Snapshot{}, fmt.Errorf("%w\n%w", err, fault.ErrInvalid)
+	case loaded.Runbook.Metadata.Name != in.Runbook:
+		return Snapshot{}, fmt.Errorf("%s says metadata.name %s: file and name must agree: %w", path, loaded.Runbook.Metadata.Name, fault.ErrInvalid)
+	}
+	return Snapshot{Runbook: loaded.Runbook, SHA256: loaded.SHA256, Path: loaded.Path}, nil
 }

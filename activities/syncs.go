@@ -3,11 +3,17 @@ package activities
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"time"
+
+	"switchback/internal/fault"
+	"switchback/internal/killpoint"
+	"switchback/replication"
 )
 
 // Syncs suspends and restores what a link does by itself: ACL sync, offset sync, auto-create (P3, P5, P34).
-type Syncs struct{}
+type Syncs struct{ Outside }
 
 // SyncsInput names the link. KeepACLsOff is set when a fence of ours still stands at the end (P5).
 type SyncsInput struct {
@@ -26,12 +32,120 @@ type SyncsResult struct {
 	Text    string    `json:"text"`             // what was changed, for the report
 }
 
+// cycleGrace is added to a sync's interval: a cycle that had begun may still be writing for that long. Two seconds is
+// the longest that a cycle of 1,000 groups was seen to write.
+const cycleGrace = 500 * time.Millisecond
+
 // Suspend records what stood before, then suspends: idempotent, also after a crash in between.
-func (a *Syncs) Suspend(ctx context.Context, in SyncsInput) (SyncsResult, error) {
-	return SyncsResult{}, errors.New("not written")
+func (a *Syncs) Suspend(ctx context.Context, in SyncsInput) (out SyncsResult, err error) {
+	ctx, out.Acted = begin(ctx)
+	r, err := a.opened(ctx, in.Guard, in.Route)
+	if err != nil {
+		return out, err
+	}
+	defer r.close()
+	scope, err := r.records.scope(ctx, in.Guard.Run.ID())
+	if err != nil {
+		return out, err
+	}
+	status, err := r.link.Status(ctx)
+	if err != nil {
+		return out, wrap("read the link", err)
+	}
+	// The first look is the truth of before: a second attempt finds it recorded, whatever the first one changed.
+	key := syncsKey(status.Name, in.Guard.Run.ID())
+	var kept SuspendedSyncs
+	switch err := r.records.get(ctx, key, &kept); {
+	case errors.Is(err, fault.ErrNotFound):
+		kept = SuspendedSyncs{Before: status.Syncs, Held: replication.Suspension{Topics: scope.TopicNames(), Groups: scope.Groups}}
+	case err != nil:
+		return out, err
+	}
+	wctx, cancel, err := writing(ctx)
+	if err != nil {
+		return out, err
+	}
+	defer cancel()
+	if err := r.records.put(wctx, map[string]any{key: kept}); err != nil {
+		return out, err
+	}
+	killpoint.Reach("Suspend/middle")
+	if err := r.link.SuspendSyncs(wctx, kept.Before, kept.Held); err != nil {
+		return out, wrap("suspend the syncs of link "+status.Name, err)
+	}
+	out.Changed = true
+	out.QuietAt = time.Now().Add(longestCycle(kept.Before))
+	for _, t := range status.Topics {
+		if !slices.Contains(kept.Held.Topics, t) {
+			out.Others = append(out.Others, t)
+		}
+	}
+	out.Text = fmt.Sprintf("link %s: ACL sync off (was %s), offset sync holds back %d groups (was %s), auto-create holds back %d topics (was %s)",
+		status.Name, onOff(kept.Before.ACLs), len(kept.Held.Groups), onOff(kept.Before.Offsets), len(kept.Held.Topics), onOff(kept.Before.Topics))
+	return out, nil
 }
 
-// Restore puts back what was recorded.
-func (a *Syncs) Restore(ctx context.Context, in SyncsInput) (SyncsResult, error) {
-	return SyncsResult{}, errors.New("not written")
+// longestCycle is how long a cycle that had begun before the suspension may still write. Where the backend does not say
+// how often it syncs, its documented default counts.
+func longestCycle(s replication.Syncs) time.Duration {
+	var longest time.Duration
+	for _, one := range []replication.Sync{s.Offsets, s.ACLs} {
+		if one.Enabled {
+			longest = max(longest, one.Interval)
+		}
+	}
+	if longest == 0 {
+		return 0
+	}
+	return longest + cycleGrace
+}
+
+// Restore puts back what was recorded. What was never suspended is left alone.
+func (a *Syncs) Restore(ctx context.Context, in SyncsInput) (out SyncsResult, err error) {
+	ctx, out.Acted = begin(ctx)
+	r, err := a.opened(ctx, in.Guard, in.Route)
+	if err != nil {
+		return out, err
+	}
+	defer r.close()
+	status, err := r.link.Status(ctx)
+	if err != nil {
+		return out, wrap("read the link", err)
+	}
+	owner := in.Owner
+	if owner == "" {
+		owner = in.Guard.Run.ID()
+	}
+	var kept SuspendedSyncs
+	switch err := r.records.get(ctx, syncsKey(status.Name, owner), &kept); {
+	case errors.Is(err, fault.ErrNotFound):
+		out.Text = "no sync of link " + status.Name + " had been suspended"
+		return out, nil
+	case err != nil:
+		return out, err
+	}
+	wctx, cancel, err := writing(ctx)
+	if err != nil {
+		return out, err
+	}
+	defer cancel()
+	killpoint.Reach("Restore/middle")
+	if err := r.link.RestoreSyncs(wctx, kept.Before, kept.Held, in.KeepACLsOff); err != nil {
+		return out, wrap("restore the syncs of link "+status.Name, err)
+	}
+	out.Changed = true
+	out.Text = fmt.Sprintf("link %s: offset sync %s, auto-create %s, ACL sync %s",
+		status.Name, onOff(kept.Before.Offsets), onOff(kept.Before.Topics), onOff(kept.Before.ACLs))
+	if in.KeepACLsOff && kept.Before.ACLs.Enabled {
+		out.Text = fmt.Sprintf("link %s: offset sync %s, auto-create %s; ACL sync stays off while the fence stands, because it would copy the fence",
+			status.Name, onOff(kept.Before.Offsets), onOff(kept.Before.Topics))
+	}
+	return out, nil
+}
+
+func onOff(s replication.Sync) string {
+	if s.Enabled {
+		return "on"
+	}
+	return "off"
 }

@@ -2,7 +2,7 @@ package activities
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"time"
 
 	"switchback/replication"
@@ -10,7 +10,7 @@ import (
 )
 
 // Verify looks at the target after the switch.
-type Verify struct{}
+type Verify struct{ Outside }
 
 // VerifyInput names the route, the groups that should move and until when.
 type VerifyInput struct {
@@ -29,7 +29,103 @@ type VerifyResult struct {
 	Text          string                `json:"text"`
 }
 
-// Target sends a canary through the target and waits until the groups are stable and moving and LSO = HW.
-func (a *Verify) Target(ctx context.Context, in VerifyInput) (VerifyResult, error) {
-	return VerifyResult{}, errors.New("not written")
+// verifyEvery is the pause between two looks at the groups.
+const verifyEvery = 200 * time.Millisecond
+
+// Target sends a canary through the target and waits until every group that a client of the runbook uses is stable and
+// moving, or has nothing left to read, until LSO = HW everywhere, and until no DENY of ours is in the way. At the
+// deadline what is not as it should be is named in Problems: the workload is there already, so this is for people.
+func (a *Verify) Target(ctx context.Context, in VerifyInput) (out VerifyResult, err error) {
+	ctx, _ = begin(ctx)
+	r, err := a.open(ctx, in.Route)
+	if err != nil {
+		return out, err
+	}
+	defer r.close()
+	scope, err := r.records.scope(ctx, in.Guard.Run.ID())
+	if err != nil {
+		return out, err
+	}
+	canary, err := r.to.Canary(ctx, CanaryTopic)
+	if err != nil {
+		return out, wrap("send a canary through "+in.Route.To.Name, err)
+	}
+	out.CanaryOffset, out.CanarySeconds = canary.Offset, canary.RoundTrip.Seconds()
+	first := map[string]map[replication.Partition]int64{}
+	err = until(ctx, in.Deadline, verifyEvery, func(ctx context.Context) (bool, string, error) {
+		out.Problems = nil
+		ends, err := r.to.Ends(ctx, scope.TopicNames())
+		if err != nil {
+			return false, "", wrap("read the ends of "+in.Route.To.Name, err)
+		}
+		for _, e := range ends {
+			if e.LastStable != e.HighWatermark {
+				out.Problems = append(out.Problems, fmt.Sprintf("%s: last stable offset %d is not the high watermark %d: a transaction is open", e.Name(), e.LastStable, e.HighWatermark))
+			}
+		}
+		if out.Groups, err = groupsMove(ctx, r.to, scope.Groups, ends, first); err != nil {
+			return false, "", err
+		}
+		stuck, text := notOK(out.Groups)
+		for _, g := range stuck {
+			out.Problems = append(out.Problems, fmt.Sprintf("group %s: %s", g.Name, g.Reason))
+		}
+		return len(out.Problems) == 0, text, nil
+	})
+	if err != nil && (len(out.Problems) == 0 || ctx.Err() != nil) {
+		return out, err
+	}
+	out.Text = fmt.Sprintf("canary at offset %d came back after %.0f ms; %d groups stable and moving; last stable offset = high watermark on all partitions",
+		out.CanaryOffset, out.CanarySeconds*1000, len(out.Groups))
+	if len(out.Problems) > 0 {
+		out.Text = fmt.Sprintf("canary came back, but %d things are not as they should be: %s", len(out.Problems), out.Problems[0])
+	}
+	return out, nil
+}
+
+// groupsMove judges each group: stable, and either further than at the first look or at the end.
+func groupsMove(ctx context.Context, on Kafka, names []string, ends []replication.Ends, first map[string]map[replication.Partition]int64) ([]replication.Outcome, error) {
+	wanted := map[string]bool{}
+	for _, n := range names {
+		wanted[n] = true
+	}
+	groups, err := on.Groups(ctx, func(name string) bool { return wanted[name] })
+	if err != nil {
+		return nil, wrap("describe the groups", err)
+	}
+	outcomes := make([]replication.Outcome, 0, len(names))
+	for _, g := range groups {
+		o := replication.Outcome{Name: g.Name, Status: replication.OK}
+		committed, err := on.Committed(ctx, g.Name)
+		if err != nil {
+			return nil, wrap("read offsets of group "+g.Name, err)
+		}
+		if first[g.Name] == nil {
+			first[g.Name] = committed
+		}
+		lag := replication.GroupLag(committed, ends)
+		switch {
+		case g.State != "Stable":
+			o.Status, o.Reason = replication.Pending, fmt.Sprintf("is %s with %d members, not Stable", g.State, len(g.Members))
+		case lag > 0 && !moved(first[g.Name], committed):
+			o.Status, o.Reason = replication.Pending, fmt.Sprintf("has not moved, %d records behind", lag)
+		}
+		outcomes = append(outcomes, o)
+		delete(wanted, g.Name)
+	}
+	for _, n := range names {
+		if wanted[n] {
+			outcomes = append(outcomes, replication.Outcome{Name: n, Status: replication.Pending, Reason: "does not exist on the target"})
+		}
+	}
+	return outcomes, nil
+}
+
+func moved(from, to map[replication.Partition]int64) bool {
+	for p, at := range to {
+		if at > from[p] {
+			return true
+		}
+	}
+	return false
 }

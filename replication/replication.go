@@ -164,14 +164,18 @@ type Link interface {
 	Mirrors(ctx context.Context) ([]Mirror, error)
 	// SuspendSyncs turns off ACL sync and holds auto-create and offset sync back for what s names. It may be repeated.
 	SuspendSyncs(ctx context.Context, before Syncs, s Suspension) error
-	// RestoreSyncs puts back exactly what was there before; while keepACLsOff is set ACL sync stays off, filters kept.
-	RestoreSyncs(ctx context.Context, before Syncs, keepACLsOff bool) error
+	// RestoreSyncs puts back exactly what was there before, taking out only what was held back by SuspendSyncs with the
+	// same before and held: what another workload changed meanwhile stays (P3). While keepACLsOff is set ACL sync stays
+	// off, filters kept.
+	RestoreSyncs(ctx context.Context, before Syncs, held Suspension, keepACLsOff bool) error
 	// SealGroups makes sure that the link can no longer write offsets of the groups; a no-op where suspension did that.
 	SealGroups(ctx context.Context, groups []string) error
 	// UnsealGroups takes SealGroups back.
 	UnsealGroups(ctx context.Context, groups []string) error
 	// Translate says where a group continues on the target for each committed offset on the source.
 	Translate(ctx context.Context, group string, committed []Translated) ([]Translated, error)
+	// Synced says which of the groups the link's offset sync covers with these settings: an outcome per group.
+	Synced(s Syncs, groups []string) []Outcome
 	// Drained compares what the target has with the source's ends: an outcome per partition, OK when all is there.
 	Drained(ctx context.Context, source []Ends) ([]Outcome, error)
 	// ValidateStop asks whether mirrors could be stopped, and changes nothing: an outcome per topic.

@@ -1,0 +1,102 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"switchback/internal/killpoint"
+	"switchback/replication"
+)
+
+// DrainResult counts what the target has.
+type DrainResult struct {
+	Partitions int    `json:"partitions"`
+	Text       string `json:"text"`
+}
+
+// drainEvery is the pause between two comparisons of both clusters' ends.
+const drainEvery = 50 * time.Millisecond
+
+// Drain waits until the target has everything that the source has, by comparison on both clusters. The source is fenced
+// and proven quiescent: its ends are final.
+func (a *Logs) Drain(ctx context.Context, in WaitInput) (out DrainResult, err error) {
+	ctx, _ = begin(ctx)
+	r, err := a.opened(ctx, in.Guard, in.Route)
+	if err != nil {
+		return out, err
+	}
+	defer r.close()
+	scope, err := r.records.scope(ctx, in.Guard.Run.ID())
+	if err != nil {
+		return out, err
+	}
+	err = until(ctx, in.Deadline, drainEvery, func(ctx context.Context) (bool, string, error) {
+		killpoint.Reach("Drain/middle")
+		ends, err := r.from.Ends(ctx, scope.TopicNames())
+		if err != nil {
+			return false, "", wrap("read the ends of "+in.Route.From.Name, err)
+		}
+		outcomes, err := r.link.Drained(ctx, ends)
+		if err != nil {
+			return false, "", wrap("compare "+in.Route.From.Name+" with "+in.Route.To.Name, err)
+		}
+		behind, text := notOK(outcomes)
+		out.Partitions = len(outcomes)
+		return len(behind) == 0 && len(outcomes) == len(ends), text, nil
+	})
+	out.Text = fmt.Sprintf("%s has all of %s: %d partitions compared", in.Route.To.Name, in.Route.From.Name, out.Partitions)
+	return out, err
+}
+
+// CatchUpInput names the route whose groups are to read to the end of the source before they are stopped.
+type CatchUpInput struct {
+	Guard    Guard     `json:"guard"`
+	Route    Route     `json:"route"`
+	Deadline time.Time `json:"deadline"`
+}
+
+// CatchUpResult lists groups that did not get there; that is a deviation, not a failure.
+type CatchUpResult struct {
+	Behind []replication.Outcome `json:"behind,omitempty"`
+}
+
+// catchUpEvery is how often the groups' commits are read; consumers commit every few seconds.
+const catchUpEvery = 200 * time.Millisecond
+
+// CatchUp waits until the runbook's groups have committed up to the source's ends, or the deadline. A partition that a
+// group never committed is one it does not read.
+func (a *Logs) CatchUp(ctx context.Context, in CatchUpInput) (out CatchUpResult, err error) {
+	ctx, _ = begin(ctx)
+	r, err := a.opened(ctx, in.Guard, in.Route)
+	if err != nil {
+		return out, err
+	}
+	defer r.close()
+	scope, err := r.records.scope(ctx, in.Guard.Run.ID())
+	if err != nil {
+		return out, err
+	}
+	err = until(ctx, in.Deadline, catchUpEvery, func(ctx context.Context) (bool, string, error) {
+		out.Behind = nil
+		ends, err := r.from.Ends(ctx, scope.TopicNames())
+		if err != nil {
+			return false, "", err
+		}
+		for _, group := range scope.Groups {
+			committed, err := r.from.Committed(ctx, group)
+			if err != nil {
+				return false, "", wrap("read offsets of group "+group, err)
+			}
+			if n := replication.GroupLag(committed, ends); n > 0 {
+				out.Behind = append(out.Behind, replication.Outcome{Name: group, Status: replication.Pending, Reason: fmt.Sprintf("%d records behind", n)})
+			}
+		}
+		_, text := notOK(out.Behind)
+		return len(out.Behind) == 0, text, nil
+	})
+	if len(out.Behind) > 0 && ctx.Err() == nil {
+		return out, nil // named in the result
+	}
+	return out, err
+}

@@ -1,0 +1,76 @@
+package activities
+
+import (
+	"context"
+
+	"switchback/replication"
+	"switchback/runbooks"
+)
+
+// Topics of Switchback's own, on both clusters, excluded from every mirror (P20).
+const (
+	MarksTopic     = "switchback.marks"
+	PositionsTopic = "switchback.positions"
+	CanaryTopic    = "switchback.canary"
+)
+
+// Clusters opens Kafka clusters. What it returns may be shared; Close gives it back.
+type Clusters interface {
+	// Open logs in as Switchback, with the credentials that the runbook names for the cluster.
+	Open(ctx context.Context, site Site) (Kafka, error)
+	// OpenAs logs in with a client's own credentials, from the Vault path given.
+	OpenAs(ctx context.Context, site Site, vaultPath string) (Kafka, error)
+}
+
+// Kafka is one cluster. Every method asks the live brokers, obeys its context and returns errors of package fault.
+type Kafka interface {
+	// Principal is who is logged in, such as User:switchback.
+	Principal() string
+	Identity(ctx context.Context) (replication.Identity, error)
+	Topics(ctx context.Context, match func(string) bool) ([]replication.Topic, error)
+	TopicConfigs(ctx context.Context, topics []string) (map[string]map[string]string, error)
+	Ends(ctx context.Context, topics []string) ([]replication.Ends, error)
+	Writers(ctx context.Context, partitions []replication.Partition) ([]replication.Writer, error)
+	EndTransactions(ctx context.Context, transactionalIDs []string) error
+
+	ACLs(ctx context.Context) ([]replication.ACL, error)
+	CreateACLs(ctx context.Context, acls []replication.ACL) error
+	DeleteACLs(ctx context.Context, acls []replication.ACL) error
+	// ACLsOnEveryBroker asks each live broker whether all of want stand there (present), or none (absent).
+	ACLsOnEveryBroker(ctx context.Context, want []replication.ACL, present bool) ([]replication.Outcome, error)
+
+	Groups(ctx context.Context, match func(string) bool) ([]replication.Group, error)
+	Committed(ctx context.Context, group string) (map[replication.Partition]int64, error)
+	Commit(ctx context.Context, group string, offsets map[replication.Partition]int64) error
+	RemoveMembers(ctx context.Context, group string, members []replication.Member) error
+
+	// AllowsEveryone finds out with a probe topic whether allow.everyone.if.no.acl.found is on (P12).
+	AllowsEveryone(ctx context.Context) (bool, error)
+	Canary(ctx context.Context, topic string) (replication.Canary, error)
+	// Records opens one of Switchback's own compacted topics.
+	Records(topic string) Records
+	Close()
+}
+
+// Records is a compacted topic read as a map.
+type Records interface {
+	Put(ctx context.Context, entries map[string][]byte) error
+	// Load reads everything with the prefix up to the end seen at the call, or fails; never a part.
+	Load(ctx context.Context, prefix string) (map[string][]byte, error)
+}
+
+// Links opens replication backends.
+type Links interface {
+	Open(ctx context.Context, route Route, from, to Kafka) (replication.Link, error)
+}
+
+// Consuls opens discovery entries.
+type Consuls interface {
+	Open(ctx context.Context, entry runbooks.Discovery) (Entry, error)
+}
+
+// Secrets uses credentials without showing them.
+type Secrets interface {
+	// Copy writes the secret at from over the one at to, checked against its version; false if they are equal already.
+	Copy(ctx context.Context, from, to string) (bool, error)
+}

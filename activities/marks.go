@@ -1,0 +1,69 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"switchback/replication"
+)
+
+// MarksInput names the route and the epoch of the switch that the marks belong to.
+type MarksInput struct {
+	Guard Guard `json:"guard"`
+	Route Route `json:"route"`
+	Epoch int64 `json:"epoch"`
+}
+
+// MarksResult counts the marks kept.
+type MarksResult struct {
+	Partitions int    `json:"partitions"`
+	Text       string `json:"text"`
+}
+
+// KeepMarks stores the position of every partition at the stop in switchback.marks of both clusters (P20). The source
+// is fenced and was proven equal, so its ends are those of the stop, however late this runs. It needs no guard: a mark
+// is a fact about a run, under a key of that run, whoever holds the epoch meanwhile.
+func (a *Mirrors) KeepMarks(ctx context.Context, in MarksInput) (out MarksResult, err error) {
+	ctx, _ = begin(ctx)
+	r, err := a.open(ctx, in.Route)
+	if err != nil {
+		return out, err
+	}
+	defer r.close()
+	scope, err := r.records.scope(ctx, in.Guard.Run.ID())
+	if err != nil {
+		return out, err
+	}
+	var ends []replication.Ends
+	var mirrors map[string]replication.Mirror
+	var from, to replication.Identity
+	err = sideBySide(
+		func() (err error) { ends, err = r.from.Ends(ctx, scope.TopicNames()); return err },
+		func() (err error) { mirrors, err = mirrorStates(ctx, r.link, scope.TopicNames()); return err },
+		func() (err error) { from, err = r.from.Identity(ctx); return err },
+		func() (err error) { to, err = r.to.Identity(ctx); return err },
+	)
+	if err != nil {
+		return out, wrap("read the positions at the stop", err)
+	}
+	now := time.Now().UTC()
+	marks := make([]replication.Mark, 0, len(ends))
+	for _, e := range ends {
+		fetched, ok := mirrors[e.Topic].Fetched[e.Partition.Partition]
+		if !ok {
+			fetched = replication.Unknown
+		}
+		marks = append(marks, replication.Mark{
+			Position:      replication.Position{Partition: e.Partition, SourceEnd: e.HighWatermark, Replicated: fetched, TargetEnd: e.HighWatermark, Seen: now},
+			SourceCluster: from.ClusterID, TargetCluster: to.ClusterID, Epoch: in.Epoch, Run: in.Guard.Run.ID(),
+		})
+	}
+	// Storing may take as long as it needs: it is off the critical path, and a second time writes the same keys.
+	if err := putList(ctx, r.records, marksKey(from.ClusterID, in.Guard.Run.ID()), marks); err != nil {
+		return out, err
+	}
+	out.Partitions = len(marks)
+	out.Text = fmt.Sprintf("marks of %d partitions kept in %s of both clusters", out.Partitions, MarksTopic)
+	return out, nil
+}

@@ -1,0 +1,345 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"switchback/internal/fault"
+	"switchback/replication"
+	"switchback/runbooks"
+)
+
+// clustersAnswer: both are there, are who they should be, and are two.
+func clustersAnswer(ctx context.Context, s *survey) error {
+	var ids [2]replication.Identity
+	sites := []Site{s.in.Route.From, s.in.Route.To}
+	err := sideBySide(
+		func() (err error) { ids[0], err = s.r.from.Identity(ctx); return err },
+		func() (err error) { ids[1], err = s.r.to.Identity(ctx); return err },
+	)
+	if err != nil {
+		return err
+	}
+	for i, id := range ids {
+		switch want := sites[i].Cluster.ID; {
+		case want != "" && want != id.ClusterID:
+			s.problem("cluster identity", fmt.Sprintf("%s answers as cluster %s, the runbook says %s", sites[i].Name, id.ClusterID, want), "correct bootstrap or id of the cluster in the runbook")
+		default:
+			s.ok("cluster identity", "%s is cluster %s with %d live brokers", sites[i].Name, id.ClusterID, len(id.Brokers))
+		}
+	}
+	if ids[0].ClusterID == ids[1].ClusterID {
+		s.problem("cluster identity", fmt.Sprintf("%s and %s are the same cluster %s", sites[0].Name, sites[1].Name, ids[0].ClusterID), "correct the bootstrap addresses in the runbook")
+	}
+	if c := s.status.SourceCluster; c != "" && c != ids[0].ClusterID {
+		s.problem("link source", fmt.Sprintf("link %s mirrors from cluster %s, the run would leave from %s", s.status.Name, c, ids[0].ClusterID), "name the link that runs in this direction")
+	}
+	return nil
+}
+
+// configs that decide whether a record that fits on the source fits on the target, or lives as long there.
+var comparedConfigs = []string{"max.message.bytes", "cleanup.policy", "retention.ms", "retention.bytes", "min.insync.replicas", "message.timestamp.type"}
+
+// configsFit compares what decides about records on both clusters.
+func configsFit(ctx context.Context, s *survey) error {
+	names := Scope{Topics: s.topics}.TopicNames()
+	var from, to map[string]map[string]string
+	err := sideBySide(
+		func() (err error) { from, err = s.r.from.TopicConfigs(ctx, names); return err },
+		func() (err error) { to, err = s.r.to.TopicConfigs(ctx, names); return ignoreMissing(err) },
+	)
+	if err != nil {
+		return wrap("read topic configs", err)
+	}
+	differ := 0
+	for _, topic := range names {
+		if to[topic] == nil {
+			continue // mirrorsAreReady says that it is missing
+		}
+		for _, key := range comparedConfigs {
+			a, b := from[topic][key], to[topic][key]
+			if a == b {
+				continue
+			}
+			differ++
+			means := fmt.Sprintf("topic %s: %s is %s on %s and %s on %s", topic, key, orNone(a), s.in.Route.From.Name, orNone(b), s.in.Route.To.Name)
+			do := "let the link sync topic configs, or set it on the target"
+			if key == "cleanup.policy" || key == "max.message.bytes" {
+				s.problem("topic configs", means, do)
+			} else {
+				s.warn("topic configs", means, do)
+			}
+		}
+	}
+	if differ == 0 {
+		s.ok("topic configs", "%d topics have the same configs on both clusters", len(names))
+	}
+	return nil
+}
+
+// nothingDenies looks for DENY entries on the target that would stop the clients there: a copied fence, or the one that
+// an earlier failover left.
+func nothingDenies(_ context.Context, s *survey) error {
+	var denies []string
+	for _, c := range s.in.Runbook.Clients {
+		for _, need := range s.needs(c) {
+			if replication.Denies(s.acls[s.in.Route.To.Name], need) {
+				denies = append(denies, fmt.Sprintf("%s %s on %s %s", need.Principal, need.Operation, strings.ToLower(need.ResourceType), need.Name))
+			}
+		}
+	}
+	if len(denies) == 0 {
+		s.ok("DENY on the target", "no DENY entry stands in the way of the runbook's clients on %s", s.in.Route.To.Name)
+		return nil
+	}
+	s.problem("DENY on the target", fmt.Sprintf("%d operations of the clients are denied on %s: %s", len(denies), s.in.Route.To.Name, firstFew(denies)),
+		"these are a copy of a fence, or the fence of an earlier failover: remove them from the target before clients are sent there")
+	return nil
+}
+
+// needs lists what a client does on the source, as far as its ACLs allow: it must be allowed the same on the target.
+func (s *survey) needs(c runbooks.Client) []replication.Request {
+	var list []replication.Request
+	add := func(resource, name, op string) {
+		need := replication.Request{Principal: c.Principal, Host: "*", ResourceType: resource, Name: name, Operation: op}
+		if replication.Allowed(s.acls[s.in.Route.From.Name], need) {
+			list = append(list, need)
+		}
+	}
+	for _, t := range s.topics {
+		if c.Role != runbooks.RoleConsumer {
+			add(replication.ResourceTopic, t.Name, replication.OpWrite)
+		}
+		if c.Role != runbooks.RoleProducer {
+			add(replication.ResourceTopic, t.Name, replication.OpRead)
+		}
+	}
+	for _, g := range c.Groups {
+		add(replication.ResourceGroup, g, replication.OpRead)
+	}
+	return list
+}
+
+// credentialsWork logs in to the target as each client, with the secret that the client will use, and checks what it may
+// do there. Nobody is stopped before this is known.
+func credentialsWork(clusters Clusters) func(context.Context, *survey) error {
+	return func(ctx context.Context, s *survey) error {
+		to := s.in.Route.To
+		findings := make([][]string, len(s.in.Runbook.Clients))
+		jobs := make([]func() error, len(s.in.Runbook.Clients))
+		for i, c := range s.in.Runbook.Clients {
+			jobs[i] = func() error {
+				path := s.in.Runbook.Credentials.PathFor(to.Name, c.Name)
+				as, err := clusters.OpenAs(ctx, to, path)
+				if err == nil {
+					defer as.Close()
+					_, err = as.Identity(ctx)
+				}
+				switch {
+				case err != nil:
+					findings[i] = []string{fmt.Sprintf("%s cannot log in to %s with the secret at %s: %v", c.Name, to.Name, path, err)}
+				case as.Principal() != c.Principal:
+					findings[i] = []string{fmt.Sprintf("the secret at %s logs in as %s, the runbook says that %s is %s", path, as.Principal(), c.Name, c.Principal)}
+				}
+				return nil
+			}
+		}
+		_ = sideBySide(jobs...) // each client has its own finding
+		bad := 0
+		for i, c := range s.in.Runbook.Clients {
+			for _, means := range findings[i] {
+				bad++
+				s.problem("client credentials", means, "write working credentials for the target into Vault before the failover")
+			}
+			var lacks []string
+			does := s.needs(c)
+			if len(does) == 0 {
+				bad++
+				s.problem("client grants", fmt.Sprintf("%s (%s) may do nothing with the runbook's topics on %s", c.Name, c.Principal, s.in.Route.From.Name), "correct the client's principal in the runbook")
+			}
+			for _, need := range does {
+				if !replication.Allowed(s.acls[to.Name], need) {
+					lacks = append(lacks, fmt.Sprintf("%s on %s %s", need.Operation, strings.ToLower(need.ResourceType), need.Name))
+				}
+			}
+			if len(lacks) > 0 {
+				bad++
+				s.problem("client grants", fmt.Sprintf("%s (%s) lacks on %s: %s", c.Name, c.Principal, to.Name, firstFew(lacks)), "grant it on the target; links never copy WRITE grants that are made only on the source")
+			}
+		}
+		if bad == 0 {
+			s.ok("client credentials", "%d clients logged in to %s with their own secrets and may do there what they do", len(s.in.Runbook.Clients), to.Name)
+		}
+		return nil
+	}
+}
+
+// grantsAreThere checks what Switchback and the link must be allowed to do on both clusters, also for the way back.
+func grantsAreThere(_ context.Context, s *survey) error {
+	bad := 0
+	for _, side := range []struct {
+		site string
+		k    Kafka
+	}{{s.in.Route.From.Name, s.r.from}, {s.in.Route.To.Name, s.r.to}} {
+		var lacks []string
+		check := func(principal, resource, name, op string) {
+			need := replication.Request{Principal: principal, Host: "*", ResourceType: resource, Name: name, Operation: op}
+			if !replication.Allowed(s.acls[side.site], need) {
+				lacks = append(lacks, fmt.Sprintf("%s: %s on %s %s", principal, op, strings.ToLower(resource), name))
+			}
+		}
+		me := side.k.Principal()
+		check(me, replication.ResourceCluster, replication.ClusterName, "ALTER")
+		check(me, replication.ResourceCluster, replication.ClusterName, "DESCRIBE")
+		for _, t := range []string{MarksTopic, PositionsTopic, CanaryTopic} {
+			check(me, replication.ResourceTopic, t, replication.OpWrite)
+			check(me, replication.ResourceTopic, t, replication.OpRead)
+		}
+		for _, t := range s.topics {
+			check(me, replication.ResourceTopic, t.Name, "DESCRIBE")
+			check(me, replication.ResourceTopic, t.Name, replication.OpRead)
+		}
+		for _, g := range s.groups {
+			check(me, replication.ResourceGroup, g.Name, replication.OpRead)
+		}
+		if cl := s.in.Route.Link.ClusterLinking; cl != nil && cl.Principal != "" {
+			for _, t := range s.topics {
+				check(cl.Principal, replication.ResourceTopic, t.Name, replication.OpRead)
+			}
+		}
+		if len(lacks) > 0 {
+			bad++
+			s.problem("own grants", fmt.Sprintf("on %s these are missing: %s", side.site, firstFew(lacks)), "grant them on both clusters: the way back needs the same")
+		}
+	}
+	if bad == 0 {
+		s.ok("own grants", "Switchback and the link may do on both clusters what the way there and the way back need")
+	}
+	return nil
+}
+
+// targetOnlyACLs would be deleted by ACL sync, because the source lacks them.
+func targetOnlyACLs(_ context.Context, s *survey) error {
+	if !s.status.Syncs.ACLs.Enabled {
+		s.ok("ACL sync", "ACL sync of link %s is off", s.status.Name)
+		return nil
+	}
+	var only []string
+	for _, acl := range replication.Missing(s.acls[s.in.Route.To.Name], s.acls[s.in.Route.From.Name]) {
+		if s.in.Runbook.Topics.Match(acl.Name) || s.in.Runbook.Groups.Match(acl.Name) {
+			only = append(only, acl.String())
+		}
+	}
+	if len(only) > 0 {
+		s.warn("ACL sync", fmt.Sprintf("%d ACLs of the runbook's topics and groups stand on %s only; ACL sync may delete them: %s", len(only), s.in.Route.To.Name, firstFew(only)), "make them on the source too")
+		return nil
+	}
+	s.ok("ACL sync", "the target has no ACL of the runbook's topics that the source lacks; ACL sync will be off while the fence stands")
+	return nil
+}
+
+// nobodyIsEverybody refuses clusters on which our first ACL would deny everybody else (P12).
+func nobodyIsEverybody(ctx context.Context, s *survey) error {
+	if s.in.DryRun {
+		s.warn("allow.everyone.if.no.acl.found", "not looked at in a dry run, because the probe makes a topic", "the run itself looks before anybody is stopped")
+		return nil
+	}
+	for _, side := range []struct {
+		site string
+		k    Kafka
+	}{{s.in.Route.From.Name, s.r.from}, {s.in.Route.To.Name, s.r.to}} {
+		open, err := side.k.AllowsEveryone(ctx)
+		switch {
+		case err != nil:
+			return wrap("probe allow.everyone.if.no.acl.found on "+side.site, err)
+		case open:
+			s.problem("allow.everyone.if.no.acl.found", side.site+" lets everybody use a resource without ACLs: the fence would be the first ACL of a topic and deny everybody else, the mirror too", "give each topic explicit ALLOWs, then turn the setting off")
+		default:
+			s.ok("allow.everyone.if.no.acl.found", "%s denies what no ACL allows", side.site)
+		}
+	}
+	return nil
+}
+
+// recordsWork proves with a write that a run can keep what it must not forget (P20).
+func recordsWork(ctx context.Context, s *survey) error {
+	probe := "preflight/" + s.in.Run.Runbook
+	for _, side := range []struct {
+		site string
+		k    Kafka
+	}{{s.in.Route.From.Name, s.r.from}, {s.in.Route.To.Name, s.r.to}} {
+		rec := side.k.Records(MarksTopic)
+		if !s.in.DryRun {
+			if err := rec.Put(ctx, map[string][]byte{probe: []byte(time.Now().UTC().Format(time.RFC3339Nano))}); err != nil {
+				s.problem("own records", fmt.Sprintf("%s on %s cannot be written: %v", MarksTopic, side.site, err), "let Protect make Switchback's own topics, and grant WRITE on them to Switchback alone")
+				continue
+			}
+		}
+		if _, err := rec.Load(ctx, probe); err != nil {
+			s.problem("own records", fmt.Sprintf("%s on %s cannot be read: %v", MarksTopic, side.site, err), "let Protect make Switchback's own topics, and grant READ on them")
+			continue
+		}
+		s.ok("own records", "%s on %s can be written and read", MarksTopic, side.site)
+	}
+	if slices.ContainsFunc(s.status.Topics, func(t string) bool { return strings.HasPrefix(t, "switchback.") }) {
+		s.problem("own records", "the link mirrors Switchback's own topics", "exclude switchback.* from the link")
+	}
+	return nil
+}
+
+// clockSkew is how far clocks may be apart before times in a report mislead.
+const clockSkew = 2 * time.Second
+
+// clocksAgree compares this worker's clock with that of the brokers, where the canary topic is stamped by them.
+func clocksAgree(ctx context.Context, s *survey) error {
+	if s.in.DryRun {
+		s.warn("clocks", "not looked at in a dry run, because it needs a record", "the run itself looks")
+		return nil
+	}
+	for _, side := range []struct {
+		site string
+		k    Kafka
+	}{{s.in.Route.From.Name, s.r.from}, {s.in.Route.To.Name, s.r.to}} {
+		before := time.Now()
+		canary, err := side.k.Canary(ctx, CanaryTopic)
+		if err != nil {
+			s.problem("canary", fmt.Sprintf("no record goes through %s on %s: %v", CanaryTopic, side.site, err), "let Protect make the topic, and grant READ and WRITE on it to Switchback")
+			continue
+		}
+		skew := max(before.Sub(canary.At), canary.At.Sub(time.Now()), 0)
+		if skew > clockSkew {
+			s.warn("clocks", fmt.Sprintf("the clock of %s is %s away from this worker's", side.site, skew.Round(time.Millisecond)), "times in the report are off by as much; see to the time service")
+			continue
+		}
+		s.ok("clocks", "%s: a record came back after %s; its clock agrees", side.site, canary.RoundTrip.Round(time.Millisecond))
+	}
+	return nil
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fault.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+func orNone(v string) string {
+	if v == "" {
+		return "not set"
+	}
+	return v
+}
+
+func compare(a, b string) int { return strings.Compare(a, b) }
+
+// firstFew lists at most five, and how many more.
+func firstFew(list []string) string {
+	if len(list) <= 5 {
+		return strings.Join(list, ", ")
+	}
+	return strings.Join(list[:5], ", ") + fmt.Sprintf(" and %d more", len(list)-5)
+}

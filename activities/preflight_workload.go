@@ -1,0 +1,301 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"switchback/replication"
+)
+
+// linkIsHealthy: the link as a whole, its way back, and who else is on it.
+func linkIsHealthy(_ context.Context, s *survey) error {
+	st := s.status
+	if !st.Healthy {
+		s.problem("link", fmt.Sprintf("link %s is not healthy: %s", st.Name, st.Reason), "mend the link first; a planned failover needs it")
+	} else {
+		s.ok("link", "link %s is active", st.Name)
+	}
+	for _, t := range st.Tasks {
+		if t.Status == replication.Failed {
+			s.warn("link tasks", fmt.Sprintf("task %s of link %s is in error: %s", t.Name, st.Name, t.Reason), "see to it: what the task syncs is stale")
+		}
+	}
+	if st.Direction != replication.Bidirectional {
+		s.warn("way back", fmt.Sprintf("link %s is one-way: there is no way back by truncate-and-restore", st.Name), "failback will delete the old topics and mirror everything back; a bidirectional link avoids that")
+	} else {
+		s.ok("way back", "link %s is bidirectional", st.Name)
+	}
+	names := Scope{Topics: s.topics}.TopicNames()
+	others := slices.DeleteFunc(slices.Clone(st.Topics), func(t string) bool { return slices.Contains(names, t) })
+	if len(others) > 0 {
+		means := fmt.Sprintf("%d topics of other workloads are on link %s: %s; ACL sync is off for them too during the run", len(others), st.Name, firstFew(others))
+		if st.Syncs.ACLs.Enabled {
+			means += " and stays off while the fence stands"
+		}
+		s.warn("other workloads", means, "tell their owners; their offset sync and auto-create are not touched")
+	}
+	if st.RefreshWait > 0 {
+		s.ok("refresh", "a topic, group or ACL made in the last %s may not have been noticed by the link yet", st.RefreshWait)
+	}
+	if st.Syncs.Topics.Enabled {
+		s.ok("auto-create", "auto-create of mirrors is on and is held back for the runbook's topics during the run")
+	}
+	return nil
+}
+
+// mirrorsAreReady: every topic is mirrored, active, and as wide as its source.
+func mirrorsAreReady(ctx context.Context, s *survey) error {
+	if len(s.topics) == 0 {
+		s.problem("topics", "no topic of "+s.in.Route.From.Name+" matches the runbook's patterns", "correct topics.include of the runbook")
+		return nil
+	}
+	states, err := mirrorStates(ctx, s.r.link, Scope{Topics: s.topics}.TopicNames())
+	if err != nil {
+		return err
+	}
+	bad := 0
+	for _, t := range s.topics {
+		m := states[t.Name]
+		switch {
+		case m.State != replication.MirrorActive:
+			bad++
+			s.problem("mirrors", fmt.Sprintf("topic %s: its mirror is %s (%s %s)", t.Name, m.State, m.Raw, m.Reason), "mirror it, or exclude it from the runbook; its records would be lost")
+		case m.Partitions != t.Partitions:
+			bad++
+			s.problem("mirrors", fmt.Sprintf("topic %s has %d partitions on %s and its mirror %d", t.Name, t.Partitions, s.in.Route.From.Name, m.Partitions), "wait until the link has noticed the new partitions")
+		}
+	}
+	if bad == 0 {
+		s.ok("mirrors", "%d topics are mirrored and active, with the same partitions", len(s.topics))
+	}
+	return nil
+}
+
+// groupsAreReady: the groups exist, are synced and fresh, and live on one cluster only (P25).
+func groupsAreReady(ctx context.Context, s *survey) error {
+	names := groupNames(s.groups)
+	if len(names) == 0 && len(s.in.Runbook.Groups.Include) > 0 {
+		s.warn("groups", "no consumer group of "+s.in.Route.From.Name+" matches the runbook's patterns", "fine if nobody consumes; else correct groups.include")
+		return nil
+	}
+	alive, err := s.r.to.Groups(ctx, s.in.Runbook.Groups.Match)
+	if err != nil {
+		return wrap("list groups of the target", err)
+	}
+	bad := 0
+	for _, g := range alive {
+		if len(g.Members) > 0 {
+			bad++
+			s.problem("groups", fmt.Sprintf("group %s has members on %s: %s", g.Name, s.in.Route.To.Name, members(g.Members)), "a group is unique over both clusters: stop these members or rename the group")
+		}
+	}
+	for _, g := range s.groups {
+		if g.Type == "share" {
+			bad++
+			s.problem("groups", "group "+g.Name+" is a share group, whose state cannot be handed over", "exclude it from the runbook")
+			continue
+		}
+		n, err := s.groupFresh(ctx, g.Name)
+		if err != nil {
+			return err
+		}
+		bad += n
+	}
+	if s.status.Syncs.Offsets.Enabled {
+		for _, o := range s.r.link.Synced(s.status.Syncs, names) {
+			if o.Status != replication.OK {
+				bad++
+				s.warn("groups", fmt.Sprintf("group %s is outside of the link's offset sync: %s", o.Name, o.Reason), "a planned run writes its offsets itself; after a disaster they would be missing")
+			}
+		}
+	}
+	if bad == 0 {
+		s.ok("groups", "%d groups, none of them alive on %s", len(names), s.in.Route.To.Name)
+	}
+	return nil
+}
+
+// groupFresh compares a group's commits on both clusters: those on the target come from the sync, and are behind or
+// equal. Higher ones were made by somebody else.
+func (s *survey) groupFresh(ctx context.Context, group string) (bad int, err error) {
+	var from, to map[replication.Partition]int64
+	err = sideBySide(
+		func() (err error) { from, err = s.r.from.Committed(ctx, group); return err },
+		func() (err error) { to, err = s.r.to.Committed(ctx, group); return err },
+	)
+	if err != nil {
+		return 0, wrap("read offsets of group "+group, err)
+	}
+	read := replication.Committed(from, s.ends[s.in.Route.From.Name])
+	without := 0
+	for _, t := range read {
+		if t.Source == replication.Unknown {
+			without++
+		}
+	}
+	if without > 0 {
+		s.warn("groups", fmt.Sprintf("group %s has no commit on %d of its partitions; it goes on there at the %s offset", group, without, s.in.Runbook.Groups.WithoutCommit),
+			"set groups.withoutCommit in the runbook if that is not what the consumers expect")
+	}
+	for p, at := range to {
+		if mine, ok := from[p]; ok && at > mine && !s.status.Syncs.Offsets.Enabled {
+			s.problem("groups", fmt.Sprintf("group %s has a commit %d for %s on %s, beyond %d on %s, and offset sync is off: somebody else made it", group, at, p.Name(), s.in.Route.To.Name, mine, s.in.Route.From.Name),
+				"a group is unique over both clusters: find out who uses that name there")
+			return 1, nil
+		}
+	}
+	return 0, nil
+}
+
+// sampleTime is how long the rate of the mirror is measured. Shorter samples of a mirror that fetches in batches jump.
+const sampleTime = 500 * time.Millisecond
+
+// drainFits measures how far behind the target is and how fast it catches up, against the budget and the objectives:
+// too much is a problem before anybody stops, not after.
+func drainFits(ctx context.Context, s *survey) error {
+	names := Scope{Topics: s.topics}.TopicNames()
+	firstFrom, firstTo := total(s.ends[s.in.Route.From.Name]), total(s.ends[s.in.Route.To.Name])
+	at := time.Now()
+	select {
+	case <-time.After(sampleTime):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	var from, to []replication.Ends
+	err := sideBySide(
+		func() (err error) { from, err = s.r.from.Ends(ctx, names); return err },
+		func() (err error) { to, err = s.r.to.Ends(ctx, names); return ignoreMissing(err) },
+	)
+	if err != nil {
+		return wrap("measure the lag", err)
+	}
+	seconds := time.Since(at).Seconds()
+	lastFrom, lastTo := total(from), total(to)
+	if lastFrom == replication.Unknown || lastTo == replication.Unknown || firstTo == replication.Unknown {
+		s.problem("drain", "the lag is unknown: an end offset could not be read", "mend the cluster first")
+		return nil
+	}
+	lag, rate := max(lastFrom-lastTo, 0), float64(lastTo-firstTo)/seconds
+	s.result.Lag = lag
+	budget := s.in.Runbook.Budgets.Drain.D().Seconds()
+	switch {
+	case lag == 0:
+		s.result.DrainSeconds = 0
+	case rate > 0:
+		s.result.DrainSeconds = float64(lag) / rate
+	default:
+		s.problem("drain", fmt.Sprintf("%d records are not mirrored yet and none came in %.1f s: no drain would end", lag, seconds), "mend the mirror first")
+		return nil
+	}
+	text := fmt.Sprintf("%d records behind, mirrored at %.0f records/s (producers write %.0f): about %.1f s to drain", lag, rate, float64(lastFrom-firstFrom)/seconds, s.result.DrainSeconds)
+	switch rto := s.in.Runbook.Objectives.RTO.D().Seconds(); {
+	case s.result.DrainSeconds > budget:
+		s.problem("drain", text+fmt.Sprintf(", the budget is %.0f s", budget), "wait until the mirror has caught up, or raise budgets.drain")
+	case rto > 0 && s.result.DrainSeconds > rto/2:
+		s.warn("drain", text+fmt.Sprintf(", more than half of the objective of %.0f s", rto), "wait until the mirror has caught up")
+	default:
+		s.ok("drain", "%s", text)
+	}
+	return nil
+}
+
+// total sums the high watermarks; Unknown if any is.
+func total(ends []replication.Ends) int64 {
+	var sum int64
+	for _, e := range ends {
+		if e.HighWatermark == replication.Unknown {
+			return replication.Unknown
+		}
+		sum += e.HighWatermark
+	}
+	return sum
+}
+
+// discoveryIsReady: the keys are there, name the cluster that the run leaves, and the epoch can be read.
+func discoveryIsReady(_ context.Context, s *survey) error {
+	e := s.entry
+	switch {
+	case e.Epoch == replication.Unknown:
+		s.problem("discovery", "the epoch of the required entry is missing or no number", "write the keys of the runbook's prefix first; docs/operate.md lists them")
+	case e.Cluster != s.in.Route.From.Name:
+		s.problem("discovery", fmt.Sprintf("discovery says that the workload is on %q, the run would leave from %s", e.Cluster, s.in.Route.From.Name), "start the run in the other direction, or correct discovery")
+	default:
+		s.ok("discovery", "the workload is on %s at epoch %d", e.Cluster, e.Epoch)
+	}
+	for name, c := range e.Clients {
+		if len(c.Overrides) > 0 {
+			s.warn("discovery", fmt.Sprintf("client %s has keys of its own that win over the entry: %s", name, strings.Join(c.Overrides, ", ")), "they are switched with the entry; remove them if they are left over")
+		}
+	}
+	return nil
+}
+
+// clientsAreAlive: every client can be stopped, and is running as the runbook says.
+func clientsAreAlive(_ context.Context, s *survey) error {
+	bad := 0
+	for _, c := range s.in.Runbook.Clients {
+		if c.Supervised == nil {
+			bad++
+			s.problem("clients", fmt.Sprintf("client %s is not supervised: Kubernetes and paged clients cannot be stopped by this version", c.Name), "run it under supervisor")
+			continue
+		}
+		entry := s.entry.Clients[c.Name]
+		running := 0
+		var others []string
+		for _, i := range entry.Instances {
+			if i.State == "running" && i.Epoch == s.entry.Epoch {
+				running++
+			} else {
+				others = append(others, fmt.Sprintf("%s is %s at epoch %d", i.ID, i.State, i.Epoch))
+			}
+		}
+		switch {
+		case running == c.Supervised.Instances && len(others) == 0:
+			continue
+		case running == 0 && entry.Desired != "stop":
+			bad++
+			s.problem("clients", fmt.Sprintf("client %s has no running instance that discovery knows of, the runbook expects %d", c.Name, c.Supervised.Instances), "an instance that discovery does not know cannot be stopped: start it under supervisor, or correct the runbook")
+		default:
+			bad++
+			s.warn("clients", fmt.Sprintf("client %s: %d of %d instances run at epoch %d; %s", c.Name, running, c.Supervised.Instances, s.entry.Epoch, strings.Join(others, ", ")), "find out where the others are: one that is only cut off from discovery would go on writing")
+		}
+	}
+	if bad == 0 {
+		s.ok("clients", "%d clients are alive as the runbook says", len(s.in.Runbook.Clients))
+	}
+	return nil
+}
+
+// transactionsAreAccepted: transactions on Cluster Linking's mirrors are not supported by the vendor (P19).
+func transactionsAreAccepted(ctx context.Context, s *survey) error {
+	cl := s.in.Route.Link.ClusterLinking
+	if cl == nil {
+		return nil
+	}
+	var partitions []replication.Partition
+	for _, e := range s.ends[s.in.Route.From.Name] {
+		partitions = append(partitions, e.Partition)
+	}
+	writers, err := s.r.from.Writers(ctx, partitions)
+	if err != nil {
+		return wrap("look for transactional producers", err)
+	}
+	var ids []string
+	for _, w := range writers {
+		if w.TransactionalID != "" && !slices.Contains(ids, w.TransactionalID) {
+			ids = append(ids, w.TransactionalID)
+		}
+	}
+	switch {
+	case len(ids) > 0 && !cl.AcceptTxns:
+		s.problem("transactions", "transactional producers write to the topics, which Cluster Linking does not support on mirrors: "+firstFew(ids), "set acceptTransactions on the link in the runbook if the owners accept what that means")
+	case len(ids) > 0:
+		s.warn("transactions", "transactional producers write to the topics; the runbook accepts that mirrors do not support them: "+firstFew(ids), "")
+	default:
+		s.ok("transactions", "no transactional producer writes to the topics")
+	}
+	return nil
+}

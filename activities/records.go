@@ -1,0 +1,173 @@
+package activities
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sort"
+
+	"switchback/internal/fault"
+	"switchback/replication"
+)
+
+// What a run remembers outside its history, in switchback.marks of both clusters. Lists are cut into chunks, because a
+// hundred thousand partitions fit no single record.
+const chunk = 2000
+
+func scopeKey(run string) string          { return "scope/" + run + "/" }
+func syncsKey(link, run string) string    { return "syncs/" + link + "/" + run }
+func aclsKey(runbook, site string) string { return "acls/" + runbook + "/" + site }
+func offsetsKey(run, group string) string { return "offsets/" + run + "/" + group }
+func marksKey(cluster, run string) string { return "marks/" + cluster + "/" + run + "/" }
+
+// Scope is what the runbook's patterns meant when the run resolved them.
+type Scope struct {
+	Topics []replication.Topic `json:"topics"`
+	Groups []string            `json:"groups"`
+}
+
+// TopicNames lists the names in order.
+func (s Scope) TopicNames() []string {
+	names := make([]string, len(s.Topics))
+	for i, t := range s.Topics {
+		names[i] = t.Name
+	}
+	return names
+}
+
+// OwnedACLs are those that the runbook made, or is about to make, on one cluster (P4). Equal ones that stood before are
+// not among them, and stay.
+type OwnedACLs struct {
+	Run  string            `json:"run"`
+	ACLs []replication.ACL `json:"acls"`
+}
+
+// SuspendedSyncs is what stood before a suspension (P3).
+type SuspendedSyncs struct {
+	Before replication.Syncs      `json:"before"`
+	Held   replication.Suspension `json:"held"`
+}
+
+// records reads and writes what a run remembers, on both clusters. The target's copy is the one that is read: it is
+// where the workload is going, and in a disaster the one that is left.
+type records struct{ from, to Records }
+
+func recordsOf(from, to Kafka) records {
+	return records{from: from.Records(MarksTopic), to: to.Records(MarksTopic)}
+}
+
+// put writes to both clusters side by side.
+func (r records) put(ctx context.Context, entries map[string]any) error {
+	raw := make(map[string][]byte, len(entries))
+	for key, v := range entries {
+		b, err := json.Marshal(v)
+		if err != nil {
+			return fmt.Errorf("encode record %s: %w", key, err)
+		}
+		raw[key] = b
+	}
+	return sideBySide(
+		func() error { return wrap("write records on the target", r.to.Put(ctx, raw)) },
+		func() error { return wrap("write records on the source", r.from.Put(ctx, raw)) },
+	)
+}
+
+// get reads one record; fault.ErrNotFound when there is none.
+func (r records) get(ctx context.Context, key string, into any) error {
+	all, err := r.to.Load(ctx, key)
+	if err != nil {
+		return fmt.Errorf("read record %s: %w", key, err)
+	}
+	raw, ok := all[key]
+	if !ok {
+		return fmt.Errorf("record %s: %w", key, fault.ErrNotFound)
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		return fmt.Errorf("decode record %s: %w", key, err)
+	}
+	return nil
+}
+
+// putList writes a list in chunks under a prefix, in one go.
+func putList[T any](ctx context.Context, r records, prefix string, list []T) error {
+	entries := map[string]any{}
+	for i := 0; i == 0 || i*chunk < len(list); i++ {
+		entries[fmt.Sprintf("%s%05d", prefix, i)] = list[i*chunk : min((i+1)*chunk, len(list))]
+	}
+	return r.put(ctx, entries)
+}
+
+// getList reads what putList wrote; fault.ErrNotFound when there is none.
+func getList[T any](ctx context.Context, from Records, prefix string) ([]T, error) {
+	all, err := from.Load(ctx, prefix)
+	if err != nil {
+		return nil, fmt.Errorf("read records %s: %w", prefix, err)
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("records %s: %w", prefix, fault.ErrNotFound)
+	}
+	keys := make([]string, 0, len(all))
+	for key := range all {
+		keys = append(keys, key)
+	}
+	sort.Strings(keys)
+	var list []T
+	for _, key := range keys {
+		var part []T
+		if err := json.Unmarshal(all[key], &part); err != nil {
+			return nil, fmt.Errorf("decode record %s: %w", key, err)
+		}
+		list = append(list, part...)
+	}
+	return list, nil
+}
+
+// putScope stores the scope of a run, topics and groups in chunks of their own.
+func (r records) putScope(ctx context.Context, run string, s Scope) error {
+	return sideBySide(
+		func() error { return putList(ctx, r, scopeKey(run)+"topics/", s.Topics) },
+		func() error { return putList(ctx, r, scopeKey(run)+"groups/", s.Groups) },
+	)
+}
+
+// scope reads the scope of a run.
+func (r records) scope(ctx context.Context, run string) (s Scope, err error) {
+	all, err := r.to.Load(ctx, scopeKey(run))
+	if err != nil {
+		return s, fmt.Errorf("read scope of the run: %w", err)
+	}
+	loaded := loaded(all)
+	if s.Topics, err = getList[replication.Topic](ctx, loaded, scopeKey(run)+"topics/"); err != nil {
+		return s, fault.Hint(err, "the run's records are gone from %s; start a new run", MarksTopic)
+	}
+	s.Groups, err = getList[string](ctx, loaded, scopeKey(run)+"groups/")
+	return s, err
+}
+
+// owned reads the ACLs that the runbook owns on a cluster; none is not an error.
+func (r records) owned(ctx context.Context, runbook, site string) (OwnedACLs, error) {
+	var o OwnedACLs
+	err := r.get(ctx, aclsKey(runbook, site), &o)
+	if errors.Is(err, fault.ErrNotFound) {
+		return OwnedACLs{}, nil
+	}
+	return o, err
+}
+
+// loaded serves from what was read already.
+type loaded map[string][]byte
+
+func (l loaded) Put(context.Context, map[string][]byte) error {
+	return errors.New("records that were read cannot be written")
+}
+
+func (l loaded) Load(_ context.Context, prefix string) (map[string][]byte, error) {
+	part := map[string][]byte{}
+	for key, v := range l {
+		if len(key) >= len(prefix) && key[:len(prefix)] == prefix {
+			part[key] = v
+		}
+	}
+	return part, nil
+}

@@ -1,0 +1,108 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+
+	"switchback/internal/fault"
+	"switchback/replication"
+)
+
+// Outside is what the activities on a route need: both clusters, the link between them, and discovery for the guard.
+type Outside struct {
+	Clusters Clusters
+	Links    Links
+	Consuls  Consuls
+}
+
+// check fails with fault.ErrStale unless the required discovery entry still holds the run's epoch (P35b).
+func (o Outside) check(ctx context.Context, g Guard) error {
+	entry, err := o.Consuls.Open(ctx, g.Discovery)
+	if err != nil {
+		return wrap("open the required discovery entry", err)
+	}
+	state, err := entry.Read(ctx)
+	if err != nil {
+		return wrap("read the required discovery entry", err)
+	}
+	if state.Epoch != g.Epoch {
+		return fmt.Errorf("discovery is at epoch %d (switched by %s), the run acts for epoch %d: %w",
+			state.Epoch, state.SwitchedBy, g.Epoch, fault.ErrStale)
+	}
+	return nil
+}
+
+// route is a run's way, opened.
+type route struct {
+	from, to Kafka
+	link     replication.Link
+	records  records
+	names    Route
+}
+
+// open logs in to both clusters side by side and opens the link.
+func (o Outside) open(ctx context.Context, r Route) (*route, error) {
+	out := &route{names: r}
+	err := sideBySide(
+		func() (err error) {
+			out.from, err = o.Clusters.Open(ctx, r.From)
+			return wrap("open "+r.From.Name, err)
+		},
+		func() (err error) { out.to, err = o.Clusters.Open(ctx, r.To); return wrap("open "+r.To.Name, err) },
+	)
+	if err == nil {
+		out.link, err = o.Links.Open(ctx, r, out.from, out.to)
+		err = wrap("open the link", err)
+	}
+	if err != nil {
+		out.close()
+		return nil, err
+	}
+	out.records = recordsOf(out.from, out.to)
+	return out, nil
+}
+
+// opened is what most activities begin with: the guard checked and the route opened, side by side.
+func (o Outside) opened(ctx context.Context, g Guard, r Route) (*route, error) {
+	var out *route
+	err := sideBySide(
+		func() error { return o.check(ctx, g) },
+		func() (err error) { out, err = o.open(ctx, r); return err },
+	)
+	if err != nil && out != nil {
+		out.close()
+	}
+	return out, err
+}
+
+func (r *route) close() {
+	if r.from != nil {
+		r.from.Close()
+	}
+	if r.to != nil {
+		r.to.Close()
+	}
+}
+
+// notOK lists what is not OK, for errors that name the laggards; at most ten, and how many more.
+func notOK(outcomes []replication.Outcome) (list []replication.Outcome, text string) {
+	for _, o := range outcomes {
+		if o.Status == replication.OK {
+			continue
+		}
+		list = append(list, o)
+		if len(list) <= 10 {
+			if text != "" {
+				text += "; "
+			}
+			text += o.Name + ": " + string(o.Status)
+			if o.Reason != "" {
+				text += " (" + o.Reason + ")"
+			}
+		}
+	}
+	if len(list) > 10 {
+		text += fmt.Sprintf("; and %d more", len(list)-10)
+	}
+	return list, text
+}
