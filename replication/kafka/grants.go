@@ -1,0 +1,177 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"switchback/internal/fault"
+	"switchback/replication"
+)
+
+// Topics that nobody uses, for finding out what a login is (P10, P12): no ACL may name the first, and on the second
+// everything is denied to everybody.
+const (
+	ProbeTopic       = "switchback.probe"
+	ProbeDeniedTopic = "switchback.probe.denied"
+)
+
+// Grants asks the brokers what this cluster's own login may do: open the cluster as a client and ask. The login itself is
+// proven by it. A topic or group that the login may not even DESCRIBE has an empty list; a topic that does not exist is
+// named in a *replication.Partial.
+func (c *Cluster) Grants(ctx context.Context, topics, groups []string) (replication.Grants, error) {
+	bad := partial{op: "read authorized operations"}
+	g := replication.Grants{Topics: map[string][]string{}, Groups: map[string][]string{}}
+	if err := c.clusterGrants(ctx, &g); err != nil {
+		return g, err
+	}
+	if err := c.topicGrants(ctx, topics, &g, &bad); err != nil {
+		return g, err
+	}
+	c.groupGrants(ctx, groups, &g, &bad)
+	return g, bad.err(c)
+}
+
+func (c *Cluster) clusterGrants(ctx context.Context, g *replication.Grants) error {
+	req := kmsg.NewPtrDescribeClusterRequest()
+	req.IncludeClusterAuthorizedOperations = true
+	resp, err := req.RequestWith(ctx, c.client)
+	if err == nil {
+		err = coded(resp.ErrorCode, resp.ErrorMessage)
+	}
+	if errors.Is(err, kerr.ClusterAuthorizationFailed) {
+		g.Cluster = []string{}
+		return nil
+	}
+	if err != nil {
+		return c.fail("read authorized operations of the cluster", err, reading)
+	}
+	g.Cluster = operations(resp.ClusterAuthorizedOperations)
+	return nil
+}
+
+func (c *Cluster) topicGrants(ctx context.Context, topics []string, g *replication.Grants, bad *partial) error {
+	if len(topics) == 0 {
+		return nil
+	}
+	req := kmsg.NewPtrMetadataRequest()
+	req.IncludeTopicAuthorizedOperations = true
+	for _, t := range topics {
+		rt := kmsg.NewMetadataRequestTopic()
+		rt.Topic = kmsg.StringPtr(t)
+		req.Topics = append(req.Topics, rt)
+	}
+	resp, err := req.RequestWith(ctx, c.client)
+	if err != nil {
+		return c.fail("read authorized operations of topics", err, reading)
+	}
+	for _, t := range resp.Topics {
+		switch err := kerr.ErrorForCode(t.ErrorCode); {
+		case t.Topic == nil:
+		case errors.Is(err, kerr.TopicAuthorizationFailed):
+			g.Topics[*t.Topic] = []string{}
+		case err != nil && !errors.Is(err, kerr.LeaderNotAvailable):
+			bad.add(*t.Topic, err)
+		default:
+			g.Topics[*t.Topic] = operations(t.AuthorizedOperations)
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) groupGrants(ctx context.Context, groups []string, g *replication.Grants, bad *partial) {
+	if len(groups) == 0 {
+		return
+	}
+	req := kmsg.NewPtrDescribeGroupsRequest()
+	req.Groups, req.IncludeAuthorizedOperations = groups, true
+	for _, shard := range c.client.RequestSharded(ctx, req) {
+		if shard.Err != nil {
+			for _, n := range shard.Req.(*kmsg.DescribeGroupsRequest).Groups {
+				// Without DESCRIBE not even the coordinator is told.
+				if errors.Is(shard.Err, kerr.GroupAuthorizationFailed) {
+					g.Groups[n] = []string{}
+				} else {
+					bad.add(n, shard.Err)
+				}
+			}
+			continue
+		}
+		for _, r := range shard.Resp.(*kmsg.DescribeGroupsResponse).Groups {
+			switch err := coded(r.ErrorCode, r.ErrorMessage); {
+			case errors.Is(err, kerr.GroupAuthorizationFailed):
+				g.Groups[r.Group] = []string{}
+			case r.AuthorizedOperations == math.MinInt32: // told only of groups that are there, and of this protocol
+				if err == nil {
+					err = kerr.GroupIDNotFound
+				}
+				bad.add(r.Group, err)
+			default:
+				g.Groups[r.Group] = operations(r.AuthorizedOperations)
+			}
+		}
+	}
+}
+
+// operations reads the bit field in which brokers say them: bit n is the operation that the protocol numbers n.
+func operations(bits int32) []string {
+	ops := []string{}
+	if bits == math.MinInt32 { // not asked for, or not known
+		return ops
+	}
+	for n := range 31 {
+		op := kmsg.ACLOperation(n)
+		if name := op.String(); bits&(1<<n) != 0 && name != "UNKNOWN" {
+			ops = append(ops, name)
+		}
+	}
+	slices.Sort(ops)
+	return ops
+}
+
+// EnsureProbes makes the two probe topics and the DENY on the second, once for a cluster. They stay.
+func (c *Cluster) EnsureProbes(ctx context.Context) error {
+	for _, t := range []string{ProbeTopic, ProbeDeniedTopic} {
+		if _, err := c.EnsureTopic(ctx, replication.NewTopic{Name: t, Partitions: 1}); err != nil {
+			return err
+		}
+	}
+	return c.CreateACLs(ctx, []replication.ACL{{ResourceType: replication.ResourceTopic, Pattern: replication.PatternLiteral,
+		Name: ProbeDeniedTopic, Principal: replication.Everybody, Host: replication.Anywhere, Operation: replication.OpAll, Permission: replication.Deny}})
+}
+
+// Probe finds out whether a client's login is a super user, and whether topics without ACLs are open to everybody, by
+// what the client sees of the probe topics (P12). It changes nothing. acls are those of the cluster: where one of them
+// names the first probe topic, a wildcard for instance, the answer cannot be had and is fault.ErrInvalid.
+func (c *Cluster) Probe(ctx context.Context, client *Cluster, acls []replication.ACL) (replication.Probe, error) {
+	const doing = "probe the authorizer"
+	if _, err := c.leaders(ctx, []string{ProbeTopic, ProbeDeniedTopic}); err != nil {
+		return replication.Probe{}, fault.Hint(c.fail(doing, err, reading), "the probe topics are made when the runbook is protected")
+	}
+	seen, err := client.Grants(ctx, []string{ProbeTopic, ProbeDeniedTopic}, nil)
+	if err != nil && !errors.Is(err, fault.ErrNotFound) {
+		return replication.Probe{}, c.fail(doing, err, reading)
+	}
+	if len(seen.Topics[ProbeDeniedTopic]) > 0 {
+		return replication.Probe{SuperUser: true}, nil
+	}
+	if i := slices.IndexFunc(acls, func(a replication.ACL) bool {
+		return replication.Named([]replication.ACL{a}, replication.ResourceTopic, ProbeTopic)
+	}); i >= 0 {
+		return replication.Probe{}, c.fail(doing, fault.Hint(
+			fmt.Errorf("%w: %s names the probe topic %s, so that nothing can be seen of topics without ACLs", fault.ErrInvalid, acls[i], ProbeTopic),
+			"look up allow.everyone.if.no.acl.found in the brokers' configuration"), reading)
+	}
+	return replication.Probe{Open: len(seen.Topics[ProbeTopic]) > 0}, nil
+}
+
+// May says whether the operation is in a list of Grants; ALL is never in one, the brokers spell it out.
+func May(operations []string, operation string) bool {
+	return slices.ContainsFunc(operations, func(o string) bool { return strings.EqualFold(o, operation) })
+}

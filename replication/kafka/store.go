@@ -1,0 +1,107 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"switchback/internal/fault"
+	"switchback/replication"
+)
+
+// MaxValue is the largest value that a store keeps: it fits a topic with the default of max.message.bytes (1 MiB).
+const MaxValue = 512 << 10
+
+// Store is a compacted topic read as a map (P20): switchback.marks, switchback.positions. Safe for concurrent use; of
+// two writers to one key the last one acknowledged wins.
+type Store struct {
+	c     *Cluster
+	topic string
+}
+
+// Records opens a store. Nothing is asked of the cluster.
+func (c *Cluster) Records(topic string) *Store { return &Store{c, topic} }
+
+// Ensure makes the topic unless it is there, compacted, with one partition, so that writes have an order. One that is
+// there and is not compacted is fault.ErrInvalid: it would forget.
+func (s *Store) Ensure(ctx context.Context) error {
+	_, err := s.c.EnsureTopic(ctx, replication.NewTopic{Name: s.topic, Partitions: 1,
+		Configs: map[string]string{"cleanup.policy": "compact"}})
+	if err != nil {
+		return err
+	}
+	configs, err := s.c.TopicConfigs(ctx, []string{s.topic})
+	if err != nil {
+		return err
+	}
+	if policy := configs[s.topic]["cleanup.policy"]; policy != "compact" {
+		return s.c.fail("check topic "+s.topic, fault.Hint(fmt.Errorf("%w: its cleanup.policy is %q", fault.ErrInvalid, policy),
+			"set cleanup.policy=compact"), reading)
+	}
+	return nil
+}
+
+// Put writes entries, in the order of their keys, and returns when all are acknowledged by all in-sync replicas. After
+// an error some may have been written; writing them again does no harm.
+func (s *Store) Put(ctx context.Context, entries map[string][]byte) error {
+	records := make([]*kgo.Record, 0, len(entries))
+	for _, key := range slices.Sorted(maps.Keys(entries)) {
+		value := entries[key]
+		if key == "" || value == nil || len(value) > MaxValue {
+			return s.c.fail("write to "+s.topic, fmt.Errorf("%w: entry %q of %d bytes (a key, and at most %d bytes, are needed)",
+				fault.ErrInvalid, key, len(value), MaxValue), writing)
+		}
+		records = append(records, &kgo.Record{Topic: s.topic, Key: []byte(key), Value: value})
+	}
+	return s.write(ctx, records)
+}
+
+// Delete forgets keys. One that is not there is no error.
+func (s *Store) Delete(ctx context.Context, keys ...string) error {
+	records := make([]*kgo.Record, 0, len(keys))
+	for _, key := range keys {
+		records = append(records, &kgo.Record{Topic: s.topic, Key: []byte(key)})
+	}
+	return s.write(ctx, records)
+}
+
+func (s *Store) write(ctx context.Context, records []*kgo.Record) error {
+	if len(records) == 0 {
+		return nil
+	}
+	return s.c.fail("write to "+s.topic, s.c.produce(ctx, records...), writing)
+}
+
+// Load reads every entry whose key begins with prefix, up to the end of the topic as it was at the call. What it
+// returns with a nil error is complete; with an error it returns nothing.
+func (s *Store) Load(ctx context.Context, prefix string) (map[string][]byte, error) {
+	ends, err := s.c.Ends(ctx, []string{s.topic})
+	if err != nil {
+		if errors.Is(err, fault.ErrNotFound) {
+			err = fault.Hint(err, "the topic is made when the runbook is protected")
+		}
+		return nil, fmt.Errorf("load %s: %w", s.topic, err)
+	}
+	entries := map[string][]byte{}
+	for _, e := range ends {
+		err := s.c.Read(ctx, e.Partition, e.Start, e.HighWatermark, false, func(r *kgo.Record) error {
+			switch key := string(r.Key); {
+			case !strings.HasPrefix(key, prefix):
+			case r.Value == nil:
+				delete(entries, key)
+			default:
+				entries[key] = r.Value
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("load %s: %w", s.topic, err)
+		}
+	}
+	return entries, nil
+}

@@ -1,0 +1,192 @@
+package kafka
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"switchback/internal/fault"
+	"switchback/replication"
+)
+
+// Topics lists the topics that match, sorted by name. A topic that the login may not DESCRIBE is not among them: Kafka
+// does not tell that it exists.
+func (c *Cluster) Topics(ctx context.Context, match func(string) bool) ([]replication.Topic, error) {
+	resp, err := c.metadata(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	bad := partial{op: "list topics"}
+	var topics []replication.Topic
+	for _, t := range resp.Topics {
+		if t.Topic == nil || !match(*t.Topic) {
+			continue
+		}
+		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
+			bad.add(*t.Topic, err)
+			continue
+		}
+		topic := replication.Topic{Name: *t.Topic, Partitions: len(t.Partitions), Internal: t.IsInternal}
+		if t.TopicID != [16]byte{} {
+			topic.ID = base64.RawURLEncoding.EncodeToString(t.TopicID[:])
+		}
+		if len(t.Partitions) > 0 {
+			topic.ReplicationFactor = len(t.Partitions[0].Replicas)
+		}
+		topics = append(topics, topic)
+	}
+	slices.SortFunc(topics, func(a, b replication.Topic) int { return strings.Compare(a.Name, b.Name) })
+	return topics, bad.err(c)
+}
+
+// TopicConfigs reads the effective configuration of topics, defaults included.
+func (c *Cluster) TopicConfigs(ctx context.Context, topics []string) (map[string]map[string]string, error) {
+	if len(topics) == 0 {
+		return map[string]map[string]string{}, nil
+	}
+	req := kmsg.NewPtrDescribeConfigsRequest()
+	for _, t := range topics {
+		r := kmsg.NewDescribeConfigsRequestResource()
+		r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeTopic, t
+		req.Resources = append(req.Resources, r)
+	}
+	resp, err := req.RequestWith(ctx, c.client)
+	if err != nil {
+		return nil, c.fail("read topic configs", err, reading)
+	}
+	bad := partial{op: "read topic configs"}
+	all := make(map[string]map[string]string, len(topics))
+	for _, r := range resp.Resources {
+		if err := coded(r.ErrorCode, r.ErrorMessage); err != nil {
+			bad.add(r.ResourceName, err)
+			continue
+		}
+		configs := make(map[string]string, len(r.Configs))
+		for _, e := range r.Configs {
+			if e.Value != nil {
+				configs[e.Name] = *e.Value
+			}
+		}
+		all[r.ResourceName] = configs
+	}
+	for _, t := range topics {
+		if all[t] == nil && !slices.ContainsFunc(bad.failed, func(o replication.Outcome) bool { return o.Name == t }) {
+			bad.add(t, fmt.Errorf("%w: the broker did not answer for it", fault.ErrNotFound))
+		}
+	}
+	return all, bad.err(c)
+}
+
+// CreateTopic makes a topic and waits until its leaders are known. fault.ErrConflict when it exists.
+func (c *Cluster) CreateTopic(ctx context.Context, t replication.NewTopic) error {
+	doing := "create topic " + t.Name
+	if t.ReplicationFactor == 0 {
+		id, err := c.Identity(ctx)
+		if err != nil {
+			return err
+		}
+		t.ReplicationFactor = int16(max(1, min(3, len(id.Brokers))))
+	}
+	rt := kmsg.NewCreateTopicsRequestTopic()
+	rt.Topic, rt.NumPartitions, rt.ReplicationFactor = t.Name, t.Partitions, t.ReplicationFactor
+	for name, value := range t.Configs {
+		rc := kmsg.NewCreateTopicsRequestTopicConfig()
+		rc.Name, rc.Value = name, kmsg.StringPtr(value)
+		rt.Configs = append(rt.Configs, rc)
+	}
+	req := kmsg.NewPtrCreateTopicsRequest()
+	req.Topics = append(req.Topics, rt)
+	req.TimeoutMillis = int32(requestTimeout / time.Millisecond)
+	resp, err := req.RequestWith(ctx, c.client)
+	if err != nil {
+		return c.fail(doing, err, writing)
+	}
+	for _, r := range resp.Topics {
+		if err := coded(r.ErrorCode, r.ErrorMessage); err != nil {
+			return c.fail(doing, err, writing)
+		}
+	}
+	// Brokers learn of a new topic one after the other, and say meanwhile that there is none.
+	for try := 0; ; try++ {
+		leaders, err := c.leaders(ctx, []string{t.Name})
+		if err == nil && len(leaders) == int(t.Partitions) {
+			return nil
+		}
+		if !pause(ctx, try) {
+			return c.fail("wait for topic "+t.Name, fmt.Errorf("%w: its leaders are not known yet", fault.ErrNotReady), writing)
+		}
+	}
+}
+
+// EnsureTopic makes the topic unless it exists, and says whether it did. What exists is left as it is.
+func (c *Cluster) EnsureTopic(ctx context.Context, t replication.NewTopic) (made bool, err error) {
+	found, err := c.leaders(ctx, []string{t.Name})
+	if err == nil && len(found) > 0 {
+		return false, nil
+	}
+	if err != nil && !errors.Is(err, fault.ErrNotFound) {
+		return false, err
+	}
+	if err := c.CreateTopic(ctx, t); err != nil {
+		if errors.Is(err, fault.ErrConflict) {
+			return false, nil // somebody else was faster
+		}
+		return false, err
+	}
+	return true, nil
+}
+
+// leader of one partition, as metadata says now.
+type leader struct {
+	replication.Partition
+	broker int32
+	epoch  int32
+}
+
+// leaders finds the leader of every partition of the topics, in the order of the topics. Partitions without a leader are
+// not in it but in the error, as are topics that are not there.
+func (c *Cluster) leaders(ctx context.Context, topics []string) ([]leader, error) {
+	if len(topics) == 0 {
+		return nil, nil
+	}
+	resp, err := c.metadata(ctx, topics)
+	if err != nil {
+		return nil, err
+	}
+	bad := partial{op: "find leaders"}
+	byName := make(map[string]*kmsg.MetadataResponseTopic, len(resp.Topics))
+	for i := range resp.Topics {
+		if t := &resp.Topics[i]; t.Topic != nil {
+			byName[*t.Topic] = t
+		}
+	}
+	var found []leader
+	for _, name := range topics {
+		t := byName[name]
+		if t == nil {
+			bad.add(name, fmt.Errorf("%w: metadata does not mention it", fault.ErrNotFound))
+			continue
+		}
+		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
+			bad.add(name, err)
+			continue
+		}
+		slices.SortFunc(t.Partitions, func(a, b kmsg.MetadataResponseTopicPartition) int { return int(a.Partition) - int(b.Partition) })
+		for _, p := range t.Partitions {
+			l := leader{replication.Partition{Topic: name, Partition: p.Partition}, p.Leader, p.LeaderEpoch}
+			if p.Leader < 0 {
+				bad.add(l.Name(), kerr.LeaderNotAvailable)
+				l.broker = -1
+			}
+			found = append(found, l)
+		}
+	}
+	return found, bad.err(c)
+}
