@@ -1,0 +1,94 @@
+package runbooks
+
+import (
+	"sort"
+	"strings"
+)
+
+// PlannedFailoverSteps are the steps of a planned failover, in order: what hooks can follow, what the workflow runs,
+// what the operator's pages and the reports list.
+var PlannedFailoverSteps = []string{
+	"preflight", "approve", "suspend-syncs", "stop-producers", "fence-source", "prove-quiescence", "drain", "stop-consumers",
+	"hand-over-offsets", "promote", "keep-marks", "switch", "start-clients", "verify", "report",
+}
+
+// Link is the link from one cluster to another.
+func (r Runbook) Link(from, to string) (Link, bool) {
+	for _, l := range r.Links {
+		if l.From == from && l.To == to {
+			return l, true
+		}
+	}
+	return Link{}, false
+}
+
+// RequiredDiscovery is the entry that counts (P40); the zero Discovery if a runbook was never validated.
+func (r Runbook) RequiredDiscovery() Discovery {
+	for _, d := range r.Discovery {
+		if d.Required {
+			return d
+		}
+	}
+	return Discovery{}
+}
+
+// ClientsByRole are the clients with one of the roles, in the order of the file.
+func (r Runbook) ClientsByRole(roles ...string) []Client {
+	var out []Client
+	for _, c := range r.Clients {
+		for _, role := range roles {
+			if c.Role == role {
+				out = append(out, c)
+				break
+			}
+		}
+	}
+	return out
+}
+
+// Producing says whether the client writes, also if it reads as well.
+func (c Client) Producing() bool { return c.Role == RoleProducer || c.Role == RoleBoth }
+
+// Consuming says whether the client reads in consumer groups, also if it writes as well.
+func (c Client) Consuming() bool { return c.Role == RoleConsumer || c.Role == RoleBoth }
+
+// CredentialPath is <mount>/<path> of the client's secret for a cluster.
+func (r Runbook) CredentialPath(cluster, client string) string {
+	return r.Credentials.Vault.Mount + "/" + strings.NewReplacer("{cluster}", cluster, "{client}", client).Replace(r.Credentials.Vault.Path)
+}
+
+// CopyPath is <mount>/<path> of the one secret that a client reads whatever its cluster; false without credentials.copy.
+func (r Runbook) CopyPath(client string) (string, bool) {
+	if r.Credentials.Copy == nil {
+		return "", false
+	}
+	return strings.ReplaceAll(r.Credentials.Copy.To, "{client}", client), true
+}
+
+// ClusterNames are the names of the clusters, sorted: ranging over the map has no order.
+func (r Runbook) ClusterNames() []string {
+	names := make([]string, 0, len(r.Clusters))
+	for n := range r.Clusters {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	return names
+}
+
+// Other is the cluster that cluster has a link with, from it or to it: of two clusters simply the other. It is "" when
+// cluster is unknown, and when more than one answers.
+func (r Runbook) Other(cluster string) string {
+	other := ""
+	for _, n := range r.ClusterNames() {
+		_, out := r.Link(cluster, n)
+		_, in := r.Link(n, cluster)
+		if n == cluster || !(out || in) {
+			continue
+		}
+		if other != "" {
+			return ""
+		}
+		other = n
+	}
+	return other
+}
