@@ -54,7 +54,7 @@ func (c Client) Consuming() bool { return c.Role == RoleConsumer || c.Role == Ro
 
 // CredentialPath is <mount>/<path> of the client's secret for a cluster.
 func (r Runbook) CredentialPath(cluster, client string) string {
-	return r.Credentials.Vault.Mount + "/" + strings.NewReplacer("{cluster}", cluster, "{client}", client).Replace(r.Credentials.Vault.Path)
+	return r.Credentials.PathFor(cluster, client)
 }
 
 // CopyPath is <mount>/<path> of the one secret that a client reads whatever its cluster; false without credentials.copy.
