@@ -24,6 +24,10 @@ func (d *Discovery) sameEpoch(s State, epoch int64) error {
 	if s.Epoch == epoch && epoch != Unknown {
 		return nil
 	}
+	if s.Epoch == Unknown {
+		return fault.Hint(fmt.Errorf("%s: the entry holds no epoch that can be read, not %d: %w", d.doing("check"), epoch, fault.ErrStale),
+			"look at the key epoch there, and whether the token may read it")
+	}
 	return fmt.Errorf("%s: the entry holds epoch %d by %q, not %d: %w", d.doing("check"), s.Epoch, s.SwitchedBy, epoch, fault.ErrStale)
 }
 

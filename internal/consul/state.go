@@ -104,7 +104,8 @@ type Instance struct {
 	Cluster string    `json:"cluster"`
 	Since   time.Time `json:"since"`
 	Host    string    `json:"host"`
-	PID     int       `json:"pid,omitempty"` // of the supervisor
+	PID     int       `json:"pid,omitempty"`  // of the supervisor
+	Boot    string    `json:"boot,omitempty"` // which kernel and process namespace PID belongs to
 	// Killed says that the child which ran last did not end by itself when it was asked to (P36).
 	Killed       bool   `json:"killed,omitempty"`
 	KilledReason string `json:"killedReason,omitempty"`

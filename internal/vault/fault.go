@@ -1,0 +1,82 @@
+package vault
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+
+	"github.com/hashicorp/vault/api"
+
+	"switchback/internal/fault"
+)
+
+// effect says whether a request could have changed something: without an answer a write is unclear, a read is not.
+type effect bool
+
+const (
+	reads  effect = false
+	writes effect = true
+)
+
+// translate puts an error of the library into the words of package fault. What is in them already passes.
+func translate(doing string, e effect, err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, fault.ErrInvalid) {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	sentinel, hint := judge(e, err)
+	err = fmt.Errorf("%s: %w: %w", doing, sentinel, err)
+	if hint != "" {
+		return fault.Hint(err, "%s", hint)
+	}
+	return err
+}
+
+func judge(e effect, err error) (error, string) {
+	var answer *api.ResponseError
+	var certificate *tls.CertificateVerificationError
+	var op *net.OpError
+	switch {
+	case errors.Is(err, api.ErrSecretNotFound):
+		return fault.ErrNotFound, ""
+	case errors.As(err, &answer):
+		return judgeAnswer(e, answer)
+	case errors.As(err, &certificate):
+		return fault.ErrUnreachable, "check the CA file and the host name of the Vault address"
+	case errors.As(err, &op) && op.Op == "dial":
+		return fault.ErrUnreachable, ""
+	case e == writes:
+		return fault.ErrUnclear, ""
+	}
+	return fault.ErrUnreachable, ""
+}
+
+func judgeAnswer(e effect, a *api.ResponseError) (error, string) {
+	says := strings.Join(a.Errors, "; ")
+	switch {
+	case a.StatusCode == http.StatusBadRequest && strings.Contains(says, "check-and-set"):
+		return fault.ErrConflict, "somebody wrote the secret meanwhile"
+	case a.StatusCode == http.StatusBadRequest && strings.Contains(says, "invalid role or secret ID"),
+		a.StatusCode == http.StatusBadRequest && strings.Contains(says, "invalid secret id"):
+		return fault.ErrUnauthenticated, "check the files of the role id and the secret id"
+	case a.StatusCode == http.StatusForbidden:
+		return fault.ErrDenied, "the policy of this role, or the token, does not allow it"
+	case a.StatusCode == http.StatusNotFound:
+		return fault.ErrNotFound, ""
+	case a.StatusCode == http.StatusServiceUnavailable:
+		return fault.ErrUnreachable, "Vault is sealed or has no leader" // and did nothing
+	case a.StatusCode == http.StatusTooManyRequests:
+		return fault.ErrUnreachable, ""
+	case a.StatusCode < 500:
+		return fault.ErrInvalid, ""
+	case e == writes:
+		return fault.ErrUnclear, ""
+	}
+	return fault.ErrUnreachable, ""
+}
