@@ -23,7 +23,7 @@ const aclAnswer = 3 * time.Second
 // ACLs lists every ACL. It needs DESCRIBE on the cluster. One broker answers for itself (P6): what counts is
 // ACLsOnEveryBroker.
 func (c *Cluster) ACLs(ctx context.Context) ([]replication.ACL, error) {
-	acls, err := describeACLs(ctx, c.client, filterFor(nil))
+	acls, err := describeACLs(ctx, c.ask(), filterFor(nil))
 	return acls, c.fail("list ACLs", err, reading)
 }
 
@@ -89,7 +89,7 @@ func (c *Cluster) CreateACLs(ctx context.Context, acls []replication.ACL) error 
 			cr.ResourceName, cr.Principal, cr.Host = a.Name, a.Principal, a.Host
 			req.Creations = append(req.Creations, cr)
 		}
-		resp, err := req.RequestWith(ctx, c.client)
+		resp, err := req.RequestWith(ctx, c.ask())
 		if err != nil {
 			return c.fail("create ACLs", err, writing)
 		}
@@ -119,7 +119,7 @@ func (c *Cluster) DeleteACLs(ctx context.Context, acls []replication.ACL) error 
 			f.ResourceName, f.Principal, f.Host = &a.Name, &a.Principal, &a.Host
 			req.Filters = append(req.Filters, f)
 		}
-		resp, err := req.RequestWith(ctx, c.client)
+		resp, err := req.RequestWith(ctx, c.ask())
 		if err != nil {
 			return c.fail("delete ACLs", err, writing)
 		}

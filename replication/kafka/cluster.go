@@ -93,6 +93,7 @@ func Open(cfg Config) (*Cluster, error) {
 		kgo.RetryTimeout(retryTimeout),
 		kgo.RequestRetries(requestRetries),
 		kgo.RetryBackoffFn(backoff),
+		kgo.DisableClientMetrics(), // or closing would wait a second for a last report to the brokers
 		kgo.WithHooks(watch),
 	}
 	if cfg.Logger != nil {
@@ -163,11 +164,50 @@ func (c *Cluster) metadata(ctx context.Context, topics []string) (*kmsg.Metadata
 		rt.Topic = kmsg.StringPtr(t)
 		req.Topics = append(req.Topics, rt)
 	}
-	resp, err := req.RequestWith(ctx, c.client)
+	resp, err := req.RequestWith(ctx, c.ask())
 	if err != nil {
 		return nil, c.fail("read metadata", err, reading)
 	}
 	return resp, nil
+}
+
+// ask sends a request to whichever broker is right for it.
+func (c *Cluster) ask() kmsg.Requestor { return prompt{c.client} }
+
+// prompt gives up when the context ends. franz-go's own client goes on while a connection is being set up, and a broker
+// that accepts connections and is silent would hold the caller for the whole time-out.
+type prompt struct{ cl *kgo.Client }
+
+func (p prompt) Request(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
+	return promptly(ctx, func() (kmsg.Response, error) { return p.cl.Request(ctx, req) })
+}
+
+// sharded asks every broker that holds a part of the answer; what is missing is an error in its shard.
+func (c *Cluster) sharded(ctx context.Context, req kmsg.Request) []kgo.ResponseShard {
+	shards, err := promptly(ctx, func() ([]kgo.ResponseShard, error) { return c.client.RequestSharded(ctx, req), nil })
+	if err != nil {
+		return []kgo.ResponseShard{{Meta: kgo.BrokerMetadata{NodeID: -1}, Req: req, Err: err}}
+	}
+	return shards
+}
+
+func promptly[T any](ctx context.Context, do func() (T, error)) (T, error) {
+	type answer struct {
+		value T
+		err   error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		v, err := do()
+		done <- answer{v, err}
+	}()
+	select {
+	case a := <-done:
+		return a.value, a.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
 }
 
 // on sends requests to one broker and no other.

@@ -41,7 +41,7 @@ func (c *Cluster) Grants(ctx context.Context, topics, groups []string) (replicat
 func (c *Cluster) clusterGrants(ctx context.Context, g *replication.Grants) error {
 	req := kmsg.NewPtrDescribeClusterRequest()
 	req.IncludeClusterAuthorizedOperations = true
-	resp, err := req.RequestWith(ctx, c.client)
+	resp, err := req.RequestWith(ctx, c.ask())
 	if err == nil {
 		err = coded(resp.ErrorCode, resp.ErrorMessage)
 	}
@@ -67,7 +67,7 @@ func (c *Cluster) topicGrants(ctx context.Context, topics []string, g *replicati
 		rt.Topic = kmsg.StringPtr(t)
 		req.Topics = append(req.Topics, rt)
 	}
-	resp, err := req.RequestWith(ctx, c.client)
+	resp, err := req.RequestWith(ctx, c.ask())
 	if err != nil {
 		return c.fail("read authorized operations of topics", err, reading)
 	}
@@ -91,7 +91,7 @@ func (c *Cluster) groupGrants(ctx context.Context, groups []string, g *replicati
 	}
 	req := kmsg.NewPtrDescribeGroupsRequest()
 	req.Groups, req.IncludeAuthorizedOperations = groups, true
-	for _, shard := range c.client.RequestSharded(ctx, req) {
+	for _, shard := range c.sharded(ctx, req) {
 		if shard.Err != nil {
 			for _, n := range shard.Req.(*kmsg.DescribeGroupsRequest).Groups {
 				// Without DESCRIBE not even the coordinator is told.

@@ -46,7 +46,7 @@ func (c *Cluster) listGroups(ctx context.Context, match func(string) bool, bad *
 	found := map[string]*replication.Group{}
 	answers := 0
 	var last error
-	for _, shard := range c.client.RequestSharded(ctx, kmsg.NewPtrListGroupsRequest()) {
+	for _, shard := range c.sharded(ctx, kmsg.NewPtrListGroupsRequest()) {
 		err := shard.Err
 		if err == nil {
 			err = kerr.ErrorForCode(shard.Resp.(*kmsg.ListGroupsResponse).ErrorCode)
@@ -110,7 +110,7 @@ func (c *Cluster) describe(ctx context.Context, byName map[string]*replication.G
 func (c *Cluster) describeClassic(ctx context.Context, names []string, into map[string]*replication.Group, bad *partial) {
 	req := kmsg.NewPtrDescribeGroupsRequest()
 	req.Groups = names
-	for _, shard := range c.client.RequestSharded(ctx, req) {
+	for _, shard := range c.sharded(ctx, req) {
 		if shard.Err != nil {
 			for _, n := range shard.Req.(*kmsg.DescribeGroupsRequest).Groups {
 				bad.add(n, shard.Err)
@@ -142,7 +142,7 @@ func (c *Cluster) describeClassic(ctx context.Context, names []string, into map[
 func (c *Cluster) describeConsumer(ctx context.Context, names []string, into map[string]*replication.Group, bad *partial) {
 	req := kmsg.NewPtrConsumerGroupDescribeRequest()
 	req.Groups = names
-	for _, shard := range c.client.RequestSharded(ctx, req) {
+	for _, shard := range c.sharded(ctx, req) {
 		if shard.Err != nil {
 			for _, n := range shard.Req.(*kmsg.ConsumerGroupDescribeRequest).Groups {
 				bad.add(n, shard.Err)
@@ -216,7 +216,7 @@ func (c *Cluster) RemoveMembers(ctx context.Context, group string, members []rep
 		}
 		req.Members = append(req.Members, rm)
 	}
-	resp, err := req.RequestWith(ctx, c.client)
+	resp, err := req.RequestWith(ctx, c.ask())
 	if err != nil {
 		return c.fail(doing, err, writing)
 	}
@@ -241,7 +241,7 @@ func (c *Cluster) removeConsumers(ctx context.Context, group string, members []r
 		if m.InstanceID != "" {
 			req.InstanceID = &m.InstanceID
 		}
-		resp, err := req.RequestWith(ctx, c.client)
+		resp, err := req.RequestWith(ctx, c.ask())
 		if err == nil && resp.ErrorCode != kerr.UnknownMemberID.Code && resp.ErrorCode != kerr.GroupIDNotFound.Code {
 			err = coded(resp.ErrorCode, resp.ErrorMessage)
 		}

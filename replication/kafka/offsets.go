@@ -23,7 +23,7 @@ func (c *Cluster) Committed(ctx context.Context, group string) (map[replication.
 	rg := kmsg.NewOffsetFetchRequestGroup()
 	rg.Group, rg.Topics, rg.MemberEpoch = group, nil, -1
 	req.Groups = append(req.Groups, rg)
-	resp, err := req.RequestWith(ctx, c.client)
+	resp, err := req.RequestWith(ctx, c.ask())
 	if err != nil {
 		return nil, c.fail(doing, err, reading)
 	}
@@ -95,7 +95,7 @@ func (c *Cluster) Commit(ctx context.Context, group string, offsets map[replicat
 		rt := &req.Topics[len(req.Topics)-1]
 		rt.Partitions = append(rt.Partitions, rp)
 	}
-	resp, err := req.RequestWith(ctx, c.client)
+	resp, err := req.RequestWith(ctx, c.ask())
 	if err != nil {
 		return c.fail(doing, err, writing)
 	}

@@ -125,7 +125,7 @@ func (c *Cluster) fetch(ctx context.Context, at leader, from int64, committed bo
 // some may have been written: fault.ErrUnclear, unless none can have been. The client is dropped then, because a
 // producer id that was refused once stays refused for a client.
 func (c *Cluster) produce(ctx context.Context, records ...*kgo.Record) error {
-	client, err := c.writer()
+	client, err := c.writer(ctx)
 	if err != nil {
 		return err
 	}
@@ -141,11 +141,14 @@ func (c *Cluster) produce(ctx context.Context, records ...*kgo.Record) error {
 	return nil
 }
 
-func (c *Cluster) writer() (*kgo.Client, error) {
+// writer is the client that produces, made when it is first needed. It has been answered once: what a producer does
+// about a broker that refuses its login, or is not there, is to wait for the delivery time-out, and to call that unclear.
+func (c *Cluster) writer(ctx context.Context) (*kgo.Client, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.producer != nil {
-		return c.producer, nil
+	client := c.producer
+	c.mu.Unlock()
+	if client != nil {
+		return client, nil
 	}
 	client, err := kgo.NewClient(append(c.opts[:len(c.opts):len(c.opts)],
 		kgo.RequiredAcks(kgo.AllISRAcks()),
@@ -157,6 +160,18 @@ func (c *Cluster) writer() (*kgo.Client, error) {
 	)...)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", fault.ErrInvalid, err)
+	}
+	req := kmsg.NewPtrMetadataRequest()
+	req.Topics = []kmsg.MetadataRequestTopic{}
+	if _, err := req.RequestWith(ctx, prompt{client}); err != nil {
+		client.Close()
+		return nil, c.fail("log in to write", err, reading)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.producer != nil { // made by another call meanwhile
+		client.Close()
+		return c.producer, nil
 	}
 	c.producer = client
 	return client, nil

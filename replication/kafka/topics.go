@@ -57,7 +57,7 @@ func (c *Cluster) TopicConfigs(ctx context.Context, topics []string) (map[string
 		r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeTopic, t
 		req.Resources = append(req.Resources, r)
 	}
-	resp, err := req.RequestWith(ctx, c.client)
+	resp, err := req.RequestWith(ctx, c.ask())
 	if err != nil {
 		return nil, c.fail("read topic configs", err, reading)
 	}
@@ -104,7 +104,7 @@ func (c *Cluster) CreateTopic(ctx context.Context, t replication.NewTopic) error
 	req := kmsg.NewPtrCreateTopicsRequest()
 	req.Topics = append(req.Topics, rt)
 	req.TimeoutMillis = int32(requestTimeout / time.Millisecond)
-	resp, err := req.RequestWith(ctx, c.client)
+	resp, err := req.RequestWith(ctx, c.ask())
 	if err != nil {
 		return c.fail(doing, err, writing)
 	}

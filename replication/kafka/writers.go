@@ -38,7 +38,7 @@ func (c *Cluster) Writers(ctx context.Context, partitions []replication.Partitio
 	bad := partial{op: "list writers"}
 	var writers []replication.Writer
 	answered := map[replication.Partition]bool{}
-	for _, shard := range c.client.RequestSharded(ctx, req) {
+	for _, shard := range c.sharded(ctx, req) {
 		if shard.Err != nil {
 			for _, t := range shard.Req.(*kmsg.DescribeProducersRequest).Topics {
 				for _, p := range t.Partitions {
@@ -102,7 +102,7 @@ func (c *Cluster) nameTransactions(ctx context.Context, writers []replication.Wr
 		}
 	}
 	names := map[int64]string{}
-	for _, shard := range c.client.RequestSharded(ctx, req) {
+	for _, shard := range c.sharded(ctx, req) {
 		err := shard.Err
 		if err == nil {
 			resp := shard.Resp.(*kmsg.ListTransactionsResponse)
@@ -146,7 +146,7 @@ func (c *Cluster) endTransaction(ctx context.Context, id string) error {
 		req.TransactionalID = kmsg.StringPtr(id)
 		req.TransactionTimeoutMillis = 60_000
 		req.ProducerID, req.ProducerEpoch = -1, -1
-		resp, err := req.RequestWith(ctx, c.client)
+		resp, err := req.RequestWith(ctx, c.ask())
 		if err != nil {
 			return c.fail("end the transaction", err, writing)
 		}
