@@ -101,10 +101,10 @@ func Product(ctx context.Context, name string, tags ...string) (string, error) {
 	})
 }
 
-// Root is the folder of the repository: $SWITCHBACK_ROOT, or the nearest folder above the working directory or above
+// Root is the folder of the repository: $LAB_ROOT, or the nearest folder above the working directory or above
 // this program that has both modules.
 func Root() (string, error) {
-	if root := os.Getenv("SWITCHBACK_ROOT"); root != "" {
+	if root := os.Getenv("LAB_ROOT"); root != "" {
 		return root, nil
 	}
 	var starts []string
@@ -122,7 +122,7 @@ func Root() (string, error) {
 			}
 		}
 	}
-	return "", errors.New("find the repository: no folder above has lab/go.mod; run this inside it, or set SWITCHBACK_ROOT")
+	return "", errors.New("find the repository: no folder above has lab/go.mod; run this inside it, or set LAB_ROOT")
 }
 
 // toolKey names everything that decides what is built.

@@ -11,22 +11,29 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 )
 
-// FreePorts finds n ports of the loopback interface that nobody listens on.
+// FreePorts finds n ports of the loopback interface that nobody listens on. They are below those that systems give to
+// outgoing connections: a server that is started again some seconds later finds its port free.
 func FreePorts(ctx context.Context, n int) ([]int, error) {
 	var ports []int
-	for range n {
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	for tries := 0; len(ports) < n; tries++ {
+		port := 15_000 + rand.IntN(17_000) //nolint:gosec // no secret
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(port))
 		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
+			if tries > 1000 {
+				return nil, fmt.Errorf("find a free port: %w", err)
+			}
+			continue
 		}
 		defer l.Close() // held until all are found, so that no port is found twice
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		ports = append(ports, port)
 	}
 	return ports, nil
 }

@@ -124,7 +124,7 @@ func TestTemporalSurvivesKill(t *testing.T) {
 				Port: p[0], UIPort: p[1], HTTPPort: p[2], Defaults: defaults,
 			}
 			require.NoError(t, tr.Start(ctx, Temporal(c)))
-			temporal, err := client.Dial(client.Options{HostPort: c.Address(), Logger: silent{}})
+			temporal, err := client.Dial(client.Options{HostPort: c.Address(), Logger: Silent{}})
 			require.NoError(t, err)
 			defer temporal.Close()
 			_, err = temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{

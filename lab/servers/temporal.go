@@ -59,7 +59,7 @@ func Temporal(c TemporalConfig) tree.Spec {
 		Ready: func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 			defer cancel()
-			c, err := client.DialContext(ctx, client.Options{HostPort: c.Address(), Logger: silent{}})
+			c, err := client.DialContext(ctx, client.Options{HostPort: c.Address(), Logger: Silent{}})
 			if err != nil {
 				return err
 			}
@@ -72,10 +72,10 @@ func Temporal(c TemporalConfig) tree.Spec {
 	}
 }
 
-// silent keeps the attempts to reach a server that is still starting out of the log.
-type silent struct{}
+// Silent is a logger for clients that keeps the attempts to reach a server that is still starting out of the log.
+type Silent struct{}
 
-func (silent) Debug(string, ...any) {}
-func (silent) Info(string, ...any)  {}
-func (silent) Warn(string, ...any)  {}
-func (silent) Error(string, ...any) {}
+func (Silent) Debug(string, ...any) {}
+func (Silent) Info(string, ...any)  {}
+func (Silent) Warn(string, ...any)  {}
+func (Silent) Error(string, ...any) {}

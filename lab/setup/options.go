@@ -1,0 +1,111 @@
+package setup
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"switchback/lab/linkservice"
+	"switchback/runbooks"
+)
+
+// Options say what the lab is to be. The zero value is the lab of `lab up`, in the folder out/lab.
+type Options struct {
+	// Dir holds everything: state, secrets, logs, ledgers, runbooks. A folder that was used before goes on from there.
+	Dir string
+	// Workloads each get topics, clients and a runbook, all on one link. DefaultWorkload alone when empty.
+	Workloads []Workload
+	// Brokers of each cluster; 3 when zero.
+	Brokers int
+	// OneWayLink makes a link from east to west alone, so that there is no way back by reversing it.
+	OneWayLink bool
+	// LinkTimings are the double's own; how long a mirror stays in PENDING_STOPPED, for one.
+	LinkTimings linkservice.Timings
+	// TemporalDefaults leaves Temporal's server settings as they come.
+	TemporalDefaults bool
+	// WorkerTags are build tags of the worker, such as killpoints; WorkerEnv is added to its environment.
+	WorkerTags []string
+	WorkerEnv  []string
+	// WithoutWorker and WithoutClients leave them out.
+	WithoutWorker, WithoutClients bool
+	// Canary is put into every password that the lab makes up, so that a test can look for it where no secret may be.
+	Canary string
+	// EditRunbook changes each runbook before its file is first written.
+	EditRunbook func(*runbooks.Runbook)
+	// Program is the lab's own program, which serves Kafka, Vault and the link; it is built when empty.
+	Program string
+}
+
+// Workload is what one runbook is about.
+type Workload struct {
+	Name string
+	// Topics are called <name>.00, <name>.01, …, each with so many partitions.
+	Topics, Partitions int
+	// Rate is what all producers together write, in records per second.
+	Rate    int
+	Clients []Client
+}
+
+// Client is one sample client, with so many instances under a supervisor each.
+type Client struct {
+	Name      string
+	Role      string // runbooks.RoleProducer or runbooks.RoleConsumer
+	Group     string // of a consumer
+	Instances int
+}
+
+// DefaultWorkload has 20 topics of 6 partitions, 3 producers, and 3 consumers in 2 groups. Names of clients begin with
+// the workload's, but for "orders".
+func DefaultWorkload(name string) Workload {
+	prefix := name + "-"
+	if name == "orders" {
+		prefix = ""
+	}
+	return Workload{
+		Name: name, Topics: 20, Partitions: 6, Rate: 600,
+		Clients: []Client{
+			{Name: prefix + "checkout", Role: runbooks.RoleProducer, Instances: 3},
+			{Name: prefix + "billing", Role: runbooks.RoleConsumer, Group: prefix + "billing", Instances: 2},
+			{Name: prefix + "shipping", Role: runbooks.RoleConsumer, Group: prefix + "shipping", Instances: 1},
+		},
+	}
+}
+
+// TopicNames are the topics of the workload.
+func (w Workload) TopicNames() []string {
+	names := make([]string, w.Topics)
+	for i := range names {
+		names[i] = fmt.Sprintf("%s.%02d", w.Name, i)
+	}
+	return names
+}
+
+// Groups are the consumer groups of the workload.
+func (w Workload) Groups() []string {
+	var groups []string
+	for _, c := range w.Clients {
+		if c.Group != "" {
+			groups = append(groups, c.Group)
+		}
+	}
+	slices.Sort(groups)
+	return slices.Compact(groups)
+}
+
+func (o Options) withDefaults() Options {
+	o.Dir = cmp.Or(o.Dir, "out/lab")
+	o.Brokers = cmp.Or(o.Brokers, 3)
+	if len(o.Workloads) == 0 {
+		o.Workloads = []Workload{DefaultWorkload("orders")}
+	}
+	return o
+}
+
+// clients lists every client of every workload.
+func (o Options) clients() []Client {
+	var all []Client
+	for _, w := range o.Workloads {
+		all = append(all, w.Clients...)
+	}
+	return all
+}

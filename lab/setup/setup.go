@@ -1,0 +1,286 @@
+// Package setup puts the lab together: it starts every server in one process tree, makes what has to be in them (users,
+// ACLs, topics, the link, secrets, tokens, keys, runbooks), and then starts the worker and the sample clients.
+//
+// Start reading at Up; Options say what is wanted and Lab is what one gets. Making is idempotent: a lab that is started
+// again in the same folder finds everything as it was left, fences and promoted topics included. kafka.go, link.go,
+// vault.go, consul.go and runbook.go each make what belongs into one server; programs.go starts the worker and clients.
+package setup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"switchback/internal/secret"
+	"switchback/lab/servers"
+	"switchback/lab/tree"
+)
+
+// Lab is a running lab. Every method may be called from several goroutines.
+type Lab struct {
+	options  Options
+	dir      string
+	state    State
+	secrets  *secrets
+	tree     tree.Tree
+	programs Programs
+}
+
+// Part is where one part (the worker, or a client by its name) finds what it needs to log in. Each file is mode 0600.
+type Part struct {
+	RoleIDFile      string // Vault AppRole
+	SecretIDFile    string
+	ConsulTokenFile string
+}
+
+// Programs are the paths of what is started; empty where it is left out.
+type Programs struct{ Lab, Temporal, Consul, Worker, Supervisor string }
+
+// Up builds what is not built, starts the lab and returns when all of it is ready. When that fails, or ctx ends on the
+// way, nothing is left running. After that the lab runs until Down or the end of this process, whatever ctx does.
+func Up(ctx context.Context, o Options) (*Lab, error) {
+	l, err := open(ctx, o)
+	if err != nil {
+		return nil, fmt.Errorf("set up the lab: %w", err)
+	}
+	if err := l.build(ctx); err != nil {
+		return nil, fmt.Errorf("set up the lab: %w", err)
+	}
+	if err := l.start(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("set up the lab in %s: %w", l.dir, err), l.Down())
+	}
+	return l, nil
+}
+
+// Build builds what Up would build, so that a wait of minutes happens where somebody sees why.
+func Build(ctx context.Context, o Options) error {
+	l := &Lab{options: o.withDefaults()}
+	return l.build(ctx)
+}
+
+func open(ctx context.Context, o Options) (*Lab, error) {
+	l := &Lab{options: o.withDefaults()}
+	var err error
+	if l.dir, err = filepath.Abs(l.options.Dir); err != nil {
+		return nil, err
+	}
+	if err = os.MkdirAll(l.dir, 0o700); err != nil {
+		return nil, err
+	}
+	if l.state, err = openState(ctx, l.dir, l.options.Brokers); err != nil {
+		return nil, err
+	}
+	if l.secrets, err = openSecrets(l.dir, l.options.Canary); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *Lab) build(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	into := func(path *string, build func() (string, error)) {
+		g.Go(func() (err error) { *path, err = build(); return err })
+	}
+	p := &l.programs
+	into(&p.Temporal, func() (string, error) { return servers.Build(ctx, "temporal") })
+	into(&p.Consul, func() (string, error) { return servers.Build(ctx, "consul") })
+	if p.Lab = l.options.Program; p.Lab == "" {
+		into(&p.Lab, func() (string, error) { return servers.Product(ctx, "lab") })
+	}
+	if !l.options.WithoutWorker {
+		into(&p.Worker, func() (string, error) { return servers.Product(ctx, "worker", l.options.WorkerTags...) })
+	}
+	if !l.options.WithoutClients {
+		into(&p.Supervisor, func() (string, error) { return servers.Product(ctx, "supervisor") })
+	}
+	return g.Wait()
+}
+
+// start brings the servers up side by side, each followed by what belongs into it, and then those that use them.
+func (l *Lab) start(ctx context.Context) error {
+	kafkas := make([]tree.Spec, len(Clusters))
+	var errs [7]error
+	for i, cluster := range Clusters {
+		kafkas[i], errs[i] = l.serve("kafka", cluster, l.kafkaConfig(cluster), servers.Answers(l.ControlURL(cluster)+"/health"))
+	}
+	var vault, link, consul tree.Spec
+	vault, errs[2] = l.serve("vault", "vault", servers.VaultConfig{Address: l.state.address("vault"), Dir: l.path("vault")},
+		servers.Answers(l.VaultURL()+"/v1/sys/health"))
+	link, errs[3] = l.serve("link", "link", l.linkConfig(), l.linkAnswers)
+	consul, errs[4] = servers.Consul(l.consulConfig(l.programs.Consul))
+	errs[6] = servers.WriteFile(l.ManagerTokenFile(), []byte(l.consulToken("manager").Reveal()))
+	l.vaultSecrets()
+	errs[5] = l.secrets.save() // on disk before the first server learns one
+	if err := errors.Join(errs[:]...); err != nil {
+		return err
+	}
+	for _, dir := range []string{"temporal", "ledger", "reports"} {
+		if err := os.MkdirAll(l.path(dir), 0o700); err != nil {
+			return err
+		}
+	}
+
+	g, started := errgroup.WithContext(ctx)
+	g.Go(func() error { return l.tree.Start(started, servers.Temporal(l.temporalConfig())) })
+	g.Go(func() error {
+		return inOrder(started, l.starts(consul), l.provisionConsul)
+	})
+	g.Go(func() error {
+		return inOrder(started, l.starts(vault), l.provisionVault)
+	})
+	g.Go(func() error {
+		return inOrder(started, l.starts(kafkas...), l.provisionKafkas, l.starts(link), l.provisionLink)
+	})
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if err := l.writeRunbooks(); err != nil {
+		return err
+	}
+	return l.startPrograms(ctx)
+}
+
+func (l *Lab) provisionKafkas(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, cluster := range Clusters {
+		g.Go(func() error { return l.provisionKafka(ctx, cluster) })
+	}
+	return g.Wait()
+}
+
+func (l *Lab) starts(specs ...tree.Spec) func(context.Context) error {
+	return func(ctx context.Context) error { return l.tree.Start(ctx, specs...) }
+}
+
+func inOrder(ctx context.Context, steps ...func(context.Context) error) error {
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// serve is one of the servers that are part of the lab's own program. Its settings hold passwords and go by a file.
+func (l *Lab) serve(kind, name string, config any, ready func(context.Context) error) (tree.Spec, error) {
+	file := l.path(kind, name+".json")
+	return tree.Spec{
+		Name: name, Path: l.programs.Lab, Args: []string{"serve", kind, file}, Dir: l.dir, Log: l.log(name), Ready: ready,
+	}, servers.WriteJSON(file, config)
+}
+
+func (l *Lab) temporalConfig() servers.TemporalConfig {
+	port := func(name string) int { return l.state.Ports[name][0] }
+	return servers.TemporalConfig{
+		Program: l.programs.Temporal, Dir: l.path("temporal"), Log: l.log("temporal"),
+		Port: port("temporal"), UIPort: port("temporal-ui"), HTTPPort: port("temporal-http"), Defaults: l.options.TemporalDefaults,
+	}
+}
+
+// Down stops everything, what was started last first, and leaves no process behind.
+func (l *Lab) Down() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	return l.tree.Down(ctx)
+}
+
+// Kill ends a process with SIGKILL: temporal, consul, vault, east, west, link, worker, or a client's instance such as
+// checkout-1 (its supervisor and its child).
+func (l *Lab) Kill(name string) error { return l.tree.Kill(name) }
+
+// Stop ends a process gracefully.
+func (l *Lab) Stop(ctx context.Context, name string) error { return l.tree.Stop(ctx, name) }
+
+// StartAgain starts a process that has ended, with the same ports and state, and waits until it is ready.
+func (l *Lab) StartAgain(ctx context.Context, name string) error { return l.tree.StartAgain(ctx, name) }
+
+// Change edits how a process is started next time, its environment for one.
+func (l *Lab) Change(name string, edit func(*tree.Spec)) error { return l.tree.Change(name, edit) }
+
+// Wait returns when a process has ended.
+func (l *Lab) Wait(ctx context.Context, name string) (tree.Status, error) {
+	return l.tree.Wait(ctx, name)
+}
+
+// Status of every process.
+func (l *Lab) Status() []tree.Status { return l.tree.Status() }
+
+// Start adds a process of the caller's to the tree, a second worker for one.
+func (l *Lab) Start(ctx context.Context, specs ...tree.Spec) error {
+	return l.tree.Start(ctx, specs...)
+}
+
+// Programs that were built.
+func (l *Lab) Programs() Programs { return l.programs }
+
+// Dir is the lab's folder, an absolute path.
+func (l *Lab) Dir() string { return l.dir }
+
+// LedgerDir is where the sample clients write down what they did.
+func (l *Lab) LedgerDir() string { return l.path("ledger") }
+
+// ReportsDir is where the worker writes reports.
+func (l *Lab) ReportsDir() string { return l.path("reports") }
+
+// RunbookFile of a workload.
+func (l *Lab) RunbookFile(workload string) string { return l.path("runbooks", workload+".yaml") }
+
+// Options as they are in force, defaults filled in.
+func (l *Lab) Options() Options { return l.options }
+
+// ClusterID of east or west.
+func (l *Lab) ClusterID(cluster string) string { return l.state.ClusterIDs[cluster] }
+
+// Bootstrap of east or west: host:port of each broker.
+func (l *Lab) Bootstrap(cluster string) []string { return l.state.bootstrap(cluster) }
+
+// ControlURL of east or west: where its faults are set.
+func (l *Lab) ControlURL(cluster string) string {
+	return "http://" + l.state.address(cluster+"-control")
+}
+
+// LinkURL is the link service, its API and its faults.
+func (l *Lab) LinkURL() string { return "http://" + l.state.address("link") }
+
+// LinkLogin is the login of the link's API.
+func (l *Lab) LinkLogin() secret.Login { return l.linkLogin() }
+
+// TemporalAddress is host:port of Temporal's gRPC endpoint.
+func (l *Lab) TemporalAddress() string { return l.state.address("temporal") }
+
+// TemporalUI is the Web UI.
+func (l *Lab) TemporalUI() string { return "http://" + l.state.address("temporal-ui") }
+
+// ConsulURL is Consul's API and UI.
+func (l *Lab) ConsulURL() string { return "http://" + l.state.address("consul") }
+
+// ManagerTokenFile holds Consul's token that may do everything, mode 0600.
+func (l *Lab) ManagerTokenFile() string { return l.path("consul", "manager-token") }
+
+// ConsulToken of a part.
+func (l *Lab) ConsulToken(part string) secret.Value { return l.consulToken(part) }
+
+// VaultURL is Vault's API.
+func (l *Lab) VaultURL() string { return "http://" + l.state.address("vault") }
+
+// Part says where a part finds its logins: "worker", or a client's name.
+func (l *Lab) Part(name string) Part {
+	return Part{
+		RoleIDFile: l.path("parts", name, "role-id"), SecretIDFile: l.path("parts", name, "secret-id"),
+		ConsulTokenFile: l.path("parts", name, "consul-token"),
+	}
+}
+
+// Secrets are all passwords and tokens that the lab made up, for tests that look for them where they must not be.
+func (l *Lab) Secrets() []secret.Value { return l.secrets.all() }
+
+func (l *Lab) path(parts ...string) string {
+	return filepath.Join(append([]string{l.dir}, parts...)...)
+}
+
+func (l *Lab) log(name string) string { return l.path("logs", name+".log") }

@@ -1,0 +1,160 @@
+package setup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"switchback/internal/secret"
+	"switchback/lab/servers"
+)
+
+// mount is Vault's KV v2 mount for everything of the lab.
+const mount = "kafka"
+
+// Vault is Vault's API with the root token, which the lab alone has.
+func (l *Lab) Vault() (*api.Client, error) {
+	keys, err := servers.ReadVaultKeys(l.path("vault"))
+	if err != nil {
+		return nil, err
+	}
+	client, err := api.NewClient(&api.Config{Address: l.VaultURL(), Timeout: 10 * time.Second, MaxRetries: 5})
+	if err != nil {
+		return nil, err
+	}
+	client.SetToken(keys.RootToken.Reveal())
+	return client, nil
+}
+
+// provisionVault makes mount, secrets, and for each part a policy and an AppRole with its files.
+func (l *Lab) provisionVault(ctx context.Context) error {
+	vault, err := l.Vault()
+	if err != nil {
+		return fmt.Errorf("provision Vault: %w", err)
+	}
+	mounted := vault.Sys().MountWithContext(ctx, mount, &api.MountInput{Type: "kv", Options: map[string]string{"version": "2"}})
+	enabled := vault.Sys().EnableAuthWithOptionsWithContext(ctx, "approle", &api.EnableAuthOptions{Type: "approle"})
+	for _, err := range []error{mounted, enabled} {
+		if err != nil && !inUse(err) {
+			return fmt.Errorf("provision Vault: %w", err)
+		}
+	}
+	for path, data := range l.vaultSecrets() {
+		if err := putSecret(ctx, vault, path, data); err != nil {
+			return fmt.Errorf("provision Vault: %w", err)
+		}
+	}
+	for part, paths := range l.readable() {
+		if err := l.provisionRole(ctx, vault, part, paths); err != nil {
+			return fmt.Errorf("provision Vault: role of %s: %w", part, err)
+		}
+	}
+	return nil
+}
+
+func inUse(err error) bool {
+	var answer *api.ResponseError
+	return errors.As(err, &answer) && answer.StatusCode == http.StatusBadRequest && strings.Contains(err.Error(), "path is already in use")
+}
+
+// vaultSecrets is what stands in Vault, by path below the mount.
+func (l *Lab) vaultSecrets() map[string]map[string]secret.Value {
+	all := map[string]map[string]secret.Value{}
+	login := func(path string, s secret.Login) {
+		all[path] = map[string]secret.Value{"username": secret.New(s.Username), "password": s.Password}
+	}
+	for _, cluster := range Clusters {
+		login(cluster+"/switchback", l.login(cluster, switchback))
+		login(cluster+"/link-rest", l.linkLogin())
+		for _, c := range l.options.clients() {
+			login(cluster+"/"+c.Name, l.login(cluster, c.Name))
+		}
+	}
+	for _, part := range l.parts() {
+		all["consul/"+part] = map[string]secret.Value{"token": l.consulToken(part)}
+	}
+	return all
+}
+
+// readable says which secrets each part may read, and nothing else.
+func (l *Lab) readable() map[string][]string {
+	all := map[string][]string{}
+	worker := []string{"consul/" + workerPart}
+	for _, cluster := range Clusters {
+		worker = append(worker, cluster+"/switchback", cluster+"/link-rest")
+		for _, c := range l.options.clients() {
+			worker = append(worker, cluster+"/"+c.Name) // to try the logins of clients before they are stopped
+			all[c.Name] = append(all[c.Name], cluster+"/"+c.Name)
+		}
+	}
+	for _, c := range l.options.clients() {
+		all[c.Name] = append(all[c.Name], "consul/"+c.Name)
+	}
+	all[workerPart] = worker
+	return all
+}
+
+// putSecret waits for a mount that was made a moment ago, and leaves alone a secret that is there: a test may have
+// changed it.
+func putSecret(ctx context.Context, vault *api.Client, path string, data map[string]secret.Value) error {
+	plain := map[string]any{}
+	for key, value := range data {
+		plain[key] = value.Reveal()
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for {
+		_, err := vault.KVv2(mount).Put(ctx, path, plain, api.WithCheckAndSet(0))
+		if err == nil || strings.Contains(err.Error(), "check-and-set parameter did not match") {
+			return nil
+		}
+		if !strings.Contains(err.Error(), "Upgrading") {
+			return fmt.Errorf("write secret %s: %w", path, err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("write secret %s: %w", path, err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (l *Lab) provisionRole(ctx context.Context, vault *api.Client, part string, paths []string) error {
+	var policy strings.Builder
+	for _, path := range paths {
+		fmt.Fprintf(&policy, "path %q { capabilities = [\"read\"] }\n", mount+"/data/"+path)
+	}
+	if err := vault.Sys().PutPolicyWithContext(ctx, part, policy.String()); err != nil {
+		return err
+	}
+	role := "auth/approle/role/" + part
+	settings := map[string]any{"token_policies": part, "token_ttl": "1h", "token_max_ttl": "24h"}
+	if _, err := vault.Logical().WriteWithContext(ctx, role, settings); err != nil {
+		return err
+	}
+	files := l.Part(part)
+	if _, err := os.Stat(files.SecretIDFile); err == nil {
+		return nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	id, err := vault.Logical().ReadWithContext(ctx, role+"/role-id")
+	if err != nil {
+		return err
+	}
+	made, err := vault.Logical().WriteWithContext(ctx, role+"/secret-id", nil)
+	if err != nil {
+		return err
+	}
+	if err := servers.WriteFile(files.RoleIDFile, []byte(id.Data["role_id"].(string))); err != nil {
+		return err
+	}
+	return servers.WriteFile(files.SecretIDFile, []byte(made.Data["secret_id"].(string)))
+}
