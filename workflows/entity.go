@@ -1,0 +1,199 @@
+package workflows
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"switchback/activities"
+)
+
+// entity is the long-lived workflow of one runbook or link: who holds it and, for a runbook, where its workload is and
+// at which epoch (P1, P2). It is what an operator opens first.
+type entity struct {
+	activities.EntityState
+	name string
+}
+
+const (
+	entityLook   = time.Minute // how often a held entity looks whether its holder is still there
+	entityAnswer = 10 * time.Second
+)
+
+// Entity runs until continued as new, for ever. Its id is runbook/<name> or link/<name>.
+func Entity(ctx workflow.Context, state activities.EntityState) error {
+	e := &entity{EntityState: state, name: workflow.GetInfo(ctx).WorkflowExecution.ID}
+	e.Status.Entity = e.name
+	if err := e.listen(ctx); err != nil {
+		return err
+	}
+	e.show(ctx)
+	renew := func() bool { return workflow.GetInfo(ctx).GetContinueAsNewSuggested() }
+	for !renew() {
+		changed := e.Status.Holder
+		woken := func() bool { return renew() || e.Status.Holder != changed }
+		if changed == nil {
+			if err := workflow.Await(ctx, woken); err != nil {
+				return err
+			}
+			continue
+		}
+		ok, err := workflow.AwaitWithTimeout(ctx, entityLook, woken)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			e.look(ctx)
+		}
+	}
+	if err := workflow.Await(ctx, func() bool { return workflow.AllHandlersFinished(ctx) }); err != nil {
+		return err
+	}
+	return workflow.NewContinueAsNewError(ctx, activities.EntityWorkflow, e.EntityState)
+}
+
+func (e *entity) listen(ctx workflow.Context) error {
+	err := workflow.SetUpdateHandlerWithOptions(ctx, activities.UpdateAcquire, e.acquire, workflow.UpdateHandlerOptions{
+		Validator: func(_ workflow.Context, in activities.Acquire) error { return e.mayAcquire(in) },
+	})
+	if err != nil {
+		return err
+	}
+	if err := workflow.SetUpdateHandler(ctx, activities.UpdateRelease, e.release); err != nil {
+		return err
+	}
+	return workflow.SetQueryHandler(ctx, activities.QueryEntity, func() (activities.EntityStatus, error) { return e.Status, nil })
+}
+
+// ofRunbook is false for links: they know no epoch and no place.
+func (e *entity) ofRunbook() bool { return strings.HasPrefix(e.name, "runbook/") }
+
+func (e *entity) mayAcquire(in activities.Acquire) error {
+	if in.Run.WorkflowID == "" || in.Run.FirstRunID == "" {
+		return fmt.Errorf("%s can only be held by a run: workflow id and first run id are missing", e.name)
+	}
+	active := e.active(in)
+	if e.ofRunbook() && !e.holds(in.Run) && in.To != "" && in.To == active {
+		return fmt.Errorf("the workload of %s is on %s already", e.name, active)
+	}
+	return nil
+}
+
+// active is where the workload is. Discovery is the truth where it has counted further than this entity knows.
+func (e *entity) active(in activities.Acquire) string {
+	if e.Status.Active == "" || in.SeenActive != "" && in.SeenEpoch > e.Status.Epoch {
+		return in.SeenActive
+	}
+	return e.Status.Active
+}
+
+func (e *entity) holds(run activities.Run) bool {
+	h := e.Status.Holder
+	return h != nil && h.Run.WorkflowID == run.WorkflowID && h.Run.FirstRunID == run.FirstRunID
+}
+
+// acquire gives the entity to one run. A holder is replaced only when Temporal says that it is closed.
+func (e *entity) acquire(ctx workflow.Context, in activities.Acquire) (activities.Acquired, error) {
+	if e.holds(in.Run) {
+		return e.acquired(), nil
+	}
+	if held := e.Status.Holder; held != nil {
+		closed, err := e.closed(ctx, *held)
+		if e.Status.Holder != held { // somebody else was served meanwhile
+			return e.acquire(ctx, in)
+		}
+		if err != nil {
+			return activities.Acquired{}, refusal("%s is held by %s, and whether that run is closed cannot be found out: %s", e.name, held.Run.ID(), plain(err))
+		}
+		if !closed {
+			return activities.Acquired{}, refusal("%s is held by run %s (%s to %s) since %s: wait for its end, or abort it",
+				e.name, held.Run.ID(), held.Kind, held.To, held.Since.Format(time.RFC3339))
+		}
+		e.Status.Abandoned = held
+	}
+	e.Status.Holder = &activities.Holder{Run: in.Run, Kind: in.Kind, To: in.To, Since: workflow.Now(ctx)}
+	if e.ofRunbook() {
+		e.Status.Active = e.active(in)
+		e.Status.Epoch = max(e.Status.Epoch, in.SeenEpoch)
+		e.HeldEpoch = e.Status.Epoch + 1
+	}
+	e.show(ctx)
+	return e.acquired(), nil
+}
+
+func (e *entity) acquired() activities.Acquired {
+	return activities.Acquired{NextEpoch: e.HeldEpoch, Active: e.Status.Active, Since: e.Status.Holder.Since, Abandoned: e.Status.Abandoned}
+}
+
+// refusal is an answer to an Update that was let in at the door; callers see only its sentence.
+func refusal(format string, args ...any) error {
+	return temporal.NewNonRetryableApplicationError(fmt.Sprintf(format, args...), activities.TypeHeld, nil)
+}
+
+// release ends a hold. What the holder says of epoch and place is taken only upwards.
+func (e *entity) release(ctx workflow.Context, in activities.Release) error {
+	if !e.holds(in.Run) {
+		return nil
+	}
+	run := in.Run
+	e.Status.LastRun, e.Status.LastOutcome, e.Status.LastReport = &run, in.Outcome, in.Report
+	if in.Epoch > e.Status.Epoch {
+		e.Status.Epoch = in.Epoch
+		if in.Active != "" && in.Active != e.Status.Active {
+			now := workflow.Now(ctx)
+			e.Status.Active, e.Status.LastSwitch = in.Active, &now
+		}
+	}
+	if in.UnprotectedSince != nil {
+		e.Status.UnprotectedSince = in.UnprotectedSince
+	}
+	e.Status.Holder, e.Status.Abandoned, e.HeldEpoch = nil, nil, 0
+	e.show(ctx)
+	return nil
+}
+
+func (e *entity) closed(ctx workflow.Context, h activities.Holder) (closed bool, err error) {
+	until := workflow.Now(ctx).Add(entityAnswer)
+	err = workflow.ExecuteActivity(quickRead(ctx, until, "is "+h.Run.ID()+" closed?"), locks.HolderClosed, h).Get(ctx, &closed)
+	return closed, err
+}
+
+// look shows on the page that a holder was closed without releasing. The next run settles that; a look changes nothing.
+func (e *entity) look(ctx workflow.Context) {
+	held := e.Status.Holder
+	if held == nil {
+		return
+	}
+	if closed, err := e.closed(ctx, *held); err == nil && closed && e.Status.Holder == held {
+		e.Status.Abandoned = held
+		e.show(ctx)
+	}
+}
+
+// show renders the page of the entity.
+func (e *entity) show(ctx workflow.Context) {
+	var b strings.Builder
+	s := e.Status
+	fmt.Fprintf(&b, "## %s\n\n", e.name)
+	if e.ofRunbook() {
+		fmt.Fprintf(&b, "The workload is on **%s** at epoch **%d**.\n\n", or(s.Active, "a cluster that no run has named yet"), s.Epoch)
+	}
+	if s.UnprotectedSince != nil {
+		fmt.Fprintf(&b, "**Unprotected** since %s.\n\n", s.UnprotectedSince.Format(time.RFC3339))
+	}
+	switch h := s.Holder; {
+	case h == nil:
+		b.WriteString("Nobody holds it.\n\n")
+	case s.Abandoned == h:
+		fmt.Fprintf(&b, "**Run %s was closed without releasing it.** Its fences, stopped clients and suspended syncs may stand: the next run settles that first.\n\n", h.Run.ID())
+	default:
+		fmt.Fprintf(&b, "Held by run %s (%s to %s) since %s.\n\n", h.Run.ID(), h.Kind, h.To, h.Since.Format(time.RFC3339))
+	}
+	if s.LastRun != nil {
+		fmt.Fprintf(&b, "Last run: %s, %s. Report: %s\n", s.LastRun.ID(), s.LastOutcome, or(s.LastReport, "none"))
+	}
+	workflow.SetCurrentDetails(ctx, b.String())
+}

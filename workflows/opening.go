@@ -1,0 +1,142 @@
+package workflows
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"go.temporal.io/sdk/workflow"
+
+	"switchback/activities"
+	"switchback/runbooks"
+)
+
+// preflight is the first step: it takes the snapshot, finds where the workload is, takes the runbook's lock, settles
+// what a run before this one left behind, and looks whether this one could go to its end.
+func (f *plannedFailover) preflight(ctx workflow.Context, until time.Time) (string, error) {
+	if err := refuseLimits(workflow.GetInfo(ctx)); err != nil {
+		return "", err
+	}
+	snap, err := perform[activities.Snapshot](f.engine, quickRead(ctx, until, "snapshot of the runbook"), books.Snapshot,
+		activities.SnapshotInput{Runbook: f.in.Runbook})
+	if err != nil {
+		return "", err
+	}
+	f.book, f.sha256 = snap.Runbook, snap.SHA256
+	f.guard.Discovery = f.book.RequiredDiscovery()
+	f.rebudget() // the runbook's are known now
+	seen, err := f.readDiscovery(ctx, until)
+	if err != nil {
+		return "", err
+	}
+	if f.route, err = way(f.book, seen.Required(), f.in.From, f.in.To); err != nil {
+		return "", err
+	}
+	f.status.From, f.status.Epoch, f.guard.Epoch = f.route.From.Name, seen.Required().Epoch, seen.Required().Epoch
+	got, err := f.acquire(ctx, until, "runbook/"+f.in.Runbook, seen)
+	if err != nil {
+		return "", err
+	}
+	f.next, f.status.NextEpoch = got.NextEpoch, got.NextEpoch
+	if got.Abandoned != nil {
+		if err := f.settle(ctx, *got.Abandoned); err != nil {
+			return "", err
+		}
+	}
+	if err := f.check(ctx, until); err != nil {
+		return "", err
+	}
+	if _, err := f.acquire(ctx, until, "link/"+f.linkName, activities.ReadDiscoveryResult{}); err != nil {
+		return "", err
+	}
+	return f.facts.Preflight, nil
+}
+
+// refuseLimits refuses what would end a run without its undo, or start it again by itself.
+func refuseLimits(info *workflow.Info) error {
+	what := ""
+	switch {
+	case limits(info.WorkflowExecutionTimeout) || limits(info.WorkflowRunTimeout):
+		what = "an execution or run time-out would end it in the middle, with nothing taken back"
+	case info.CronSchedule != "":
+		what = "cron would start it again by itself"
+	case info.RetryPolicy != nil:
+		what = "a workflow retry would start it again by itself"
+	default:
+		return nil
+	}
+	return fmt.Errorf("the run was started with a limit that no run may have: %s. Start it again without", what)
+}
+
+// limits tells a time-out that somebody set from the years that stand for none.
+func limits(d time.Duration) bool { return d > 0 && d < noLimit }
+
+// way is the route of a run. The required discovery entry alone says where the workload is (P40).
+func way(book runbooks.Runbook, entry activities.DiscoveryEntry, from, to string) (activities.Route, error) {
+	switch {
+	case entry.Error != "":
+		return activities.Route{}, fmt.Errorf("the required discovery entry %s cannot be read: %s", entry.Address, entry.Error)
+	case entry.Epoch < 0:
+		return activities.Route{}, fmt.Errorf("the required discovery entry %s/%s has no readable epoch: mend its keys", entry.Address, entry.Prefix)
+	case from != "" && from != entry.Cluster:
+		return activities.Route{}, fmt.Errorf("the run was asked to go from %s, but clients find %s", from, entry.Cluster)
+	case to == entry.Cluster:
+		return activities.Route{}, fmt.Errorf("the workload is on %s already, at epoch %d", to, entry.Epoch)
+	}
+	source, there := book.Clusters[entry.Cluster]
+	target, known := book.Clusters[to]
+	if !there || !known {
+		return activities.Route{}, fmt.Errorf("the runbook knows %s: it cannot go from %q to %q", strings.Join(book.ClusterNames(), " and "), entry.Cluster, to)
+	}
+	link, ok := book.Link(entry.Cluster, to)
+	if !ok {
+		return activities.Route{}, fmt.Errorf("the runbook has no link from %s to %s", entry.Cluster, to)
+	}
+	return activities.Route{
+		From: activities.Site{Name: entry.Cluster, Cluster: source},
+		To:   activities.Site{Name: to, Cluster: target}, Link: link,
+	}, nil
+}
+
+func (f *plannedFailover) readDiscovery(ctx workflow.Context, until time.Time) (activities.ReadDiscoveryResult, error) {
+	return perform[activities.ReadDiscoveryResult](f.engine, quickRead(ctx, until, "where clients go now"), discovery.Read,
+		activities.ReadDiscoveryInput{Entries: f.book.Discovery})
+}
+
+// acquire takes a lock. It is noted as held before: a lost answer may have been a yes, and releasing what is not held
+// changes nothing.
+func (f *plannedFailover) acquire(ctx workflow.Context, until time.Time, entity string, seen activities.ReadDiscoveryResult) (activities.Acquired, error) {
+	in := activities.Acquire{Entity: entity, Run: f.guard.Run, Kind: "planned failover", From: f.route.From.Name, To: f.route.To.Name}
+	if len(seen.Entries) > 0 {
+		in.SeenEpoch, in.SeenActive = seen.HighestEpoch(), seen.Required().Cluster
+	}
+	f.entities = append(f.entities, entity)
+	return perform[activities.Acquired](f.engine, atomicWrite(ctx, until, "take "+entity), locks.Acquire, in)
+}
+
+// check is the preflight proper. A problem forbids the run before anything was changed.
+func (f *plannedFailover) check(ctx workflow.Context, until time.Time) error {
+	in := activities.PreflightInput{Run: f.guard.Run, Runbook: f.book, Route: f.route, Epoch: f.guard.Epoch}
+	out, err := perform[activities.PreflightResult](f.engine, longWait(ctx, until, "could it go?"), checks.Check, in)
+	if err != nil {
+		return err
+	}
+	f.checked = workflow.Now(ctx)
+	f.stopIsFinal, f.linkName = out.StopIsFinal, out.LinkName
+	f.status.Findings = nil
+	var problems []string
+	for _, finding := range out.Findings {
+		if finding.Level != activities.LevelOK {
+			f.status.Findings = append(f.status.Findings, finding)
+		}
+		if finding.Level == activities.LevelProblem {
+			problems = append(problems, fmt.Sprintf("%s: %s %s", finding.Check, finding.Means, finding.Do))
+		}
+	}
+	f.facts.Findings = out.Findings
+	f.facts.Preflight = fmt.Sprintf("%d checks, %d topics, %d partitions, %d groups", len(out.Findings), out.Topics, out.Partitions, out.Groups)
+	if len(problems) > 0 {
+		return fmt.Errorf("preflight found %d problems, so nothing was changed: %s", len(problems), strings.Join(problems, "; "))
+	}
+	return nil
+}

@@ -1,0 +1,20 @@
+package workflows
+
+import (
+	"go.temporal.io/sdk/workflow"
+
+	"switchback/activities"
+)
+
+// Registry is what worker, test environment and replayer have in common.
+type Registry interface {
+	RegisterWorkflow(w any)
+	RegisterWorkflowWithOptions(w any, options workflow.RegisterOptions)
+}
+
+// Register names every workflow of this package.
+func Register(r Registry) {
+	r.RegisterWorkflow(PlannedFailover)
+	r.RegisterWorkflow(PlanFailover)
+	r.RegisterWorkflowWithOptions(Entity, workflow.RegisterOptions{Name: activities.EntityWorkflow})
+}
