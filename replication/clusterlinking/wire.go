@@ -203,7 +203,7 @@ func (w wireMirror) mirror() replication.Mirror {
 func reasons(errs []wireError) (out []string) {
 	for _, e := range errs {
 		if e.Code != "" && e.Code != "NO_ERROR" || e.Message != "" {
-			out = append(out, strings.TrimPrefix(plain(string(e.Code), nil)+": "+plain(string(e.Message), nil), ": "))
+			out = append(out, strings.Trim(plain(string(e.Code), nil)+": "+plain(string(e.Message), nil), ": "))
 		}
 	}
 	return out
