@@ -57,7 +57,7 @@ func (s *Server) serveControl(ctx context.Context) error {
 		}
 		answer(w, t)
 	})
-	mux.HandleFunc("GET /faults", func(w http.ResponseWriter, _ *http.Request) { answer(w, s.faults.list()) })
+	mux.HandleFunc("GET /faults", func(w http.ResponseWriter, _ *http.Request) { answer(w, s.Faults()) })
 	mux.HandleFunc("POST /faults", func(w http.ResponseWriter, r *http.Request) {
 		var f Fault
 		if !decode(w, r, &f) {
@@ -66,14 +66,14 @@ func (s *Server) serveControl(ctx context.Context) error {
 		if f.ID == "" {
 			f.ID = f.Kind + " " + f.Key + f.Topic
 		}
-		if err := s.addFault(f); err != nil {
+		if err := s.AddFault(f); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
 		answer(w, f)
 	})
 	remove := func(w http.ResponseWriter, r *http.Request) {
-		s.removeFault(r.PathValue("id"))
+		s.RemoveFault(r.PathValue("id"))
 		w.WriteHeader(http.StatusNoContent)
 	}
 	mux.HandleFunc("DELETE /faults", remove)

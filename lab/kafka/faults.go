@@ -47,7 +47,8 @@ type faults struct {
 	set []*activeFault
 }
 
-func (s *Server) addFault(f Fault) error {
+// AddFault makes the cluster misbehave until the fault is removed or spent.
+func (s *Server) AddFault(f Fault) error {
 	a := &activeFault{Fault: f, key: -1, removed: make(chan struct{})}
 	if f.Kind != "stall" {
 		for k := int16(0); k <= kmsg.MaxKey; k++ {
@@ -59,7 +60,7 @@ func (s *Server) addFault(f Fault) error {
 			return fmt.Errorf("fault %s: no Kafka API is called %q; such as Produce, ListOffsets, OffsetCommit", f.ID, f.Key)
 		}
 	}
-	s.removeFault(f.ID)
+	s.RemoveFault(f.ID)
 	switch f.Kind {
 	case "error":
 		e := errorNamed(f.Error)
@@ -99,10 +100,11 @@ func errorNamed(name string) *kerr.Error {
 	return nil
 }
 
-// removeFault takes one away, or all with "".
-func (s *Server) removeFault(id string) {
-	s.faults.remove(id)
-}
+// RemoveFault takes one away, or all with "".
+func (s *Server) RemoveFault(id string) { s.faults.remove(id) }
+
+// Faults lists those that are set, with their hits.
+func (s *Server) Faults() []Fault { return s.faults.list() }
 
 func (f *faults) clear() { f.remove("") }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -94,13 +93,12 @@ func (r *runner) aclCycle(ctx context.Context) error {
 	} else if err := json.Unmarshal([]byte(text), &filters); err != nil {
 		return fmt.Errorf("read acl.filters: %w", err)
 	}
-	remote, err := r.remote()
-	if err != nil {
+	if _, err := r.remote(); err != nil {
 		return err
 	}
 	there, here := map[acl]bool{}, map[acl]bool{}
 	for _, f := range filters.ACLs {
-		if err := readACLs(ctx, f, r.requester(remote), there); err != nil {
+		if err := readACLs(ctx, f, r.requester(), there); err != nil {
 			return fmt.Errorf("read ACLs of the source: %w", err)
 		}
 		if err := readACLs(ctx, f, r.target().client, here); err != nil {
@@ -132,13 +130,6 @@ func (r *runner) aclCycle(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// requester is the raw client behind remote.
-func (r *runner) requester(*kadm.Client) kmsg.Requestor {
-	r.connMu.Lock()
-	defer r.connMu.Unlock()
-	return r.client
 }
 
 func readACLs(ctx context.Context, f aclFilter, cl kmsg.Requestor, into map[acl]bool) error {

@@ -114,11 +114,11 @@ func (r *runner) locate(flows map[string]flow) error {
 	for t, f := range flows {
 		topics, sources = append(topics, t), append(sources, f.source)
 	}
-	there, err := remote.Metadata(ctx, sources...)
+	there, err := remote.Metadata(fresh(ctx), sources...)
 	if err != nil {
 		return fmt.Errorf("find leaders on the source: %w", err)
 	}
-	here, err := local.Metadata(ctx, topics...)
+	here, err := local.Metadata(fresh(ctx), topics...)
 	if err != nil {
 		return fmt.Errorf("find leaders on the target: %w", err)
 	}
@@ -223,9 +223,7 @@ func (r *runner) fetch(flows map[string]flow) (map[tp]fetched, error) {
 	for t, f := range flows {
 		mirrors[f.source] = t
 	}
-	r.connMu.Lock()
-	client := r.client
-	r.connMu.Unlock()
+	client := r.requester()
 	if client == nil {
 		return nil, errors.New("not connected")
 	}

@@ -229,7 +229,7 @@ func (s *Service) admit(ctx context.Context, l *link, changes []change, id strin
 	}
 	ctx, cancel := context.WithTimeout(ctx, millis(s.cfg.Timings.RequestMillis))
 	defer cancel()
-	if _, err := adm.ListTopics(ctx); err != nil && !errors.Is(err, context.Canceled) {
+	if _, err := adm.ListTopics(fresh(ctx)); err != nil && !errors.Is(err, context.Canceled) {
 		return bad("Unable to validate cluster link '%s': topics of the source cannot be read: %s", l.Name, err)
 	}
 	return nil

@@ -24,6 +24,10 @@ import (
 
 const link1 = "/kafka/v3/clusters/lkc-west/links/east-west"
 
+func init() { // the API answers 429 with a page
+	openapi3filter.RegisterBodyDecoder("text/html", openapi3filter.RegisteredBodyDecoder("text/plain"))
+}
+
 // lab is two clusters and the service between them, for one test.
 type lab struct {
 	*testing.T

@@ -163,7 +163,7 @@ func (r *runner) createMirror(ctx context.Context, source, topic string, configs
 	if err != nil {
 		return bad("%s", err)
 	}
-	there, err := remote.ListTopics(ctx, source)
+	there, err := remote.ListTopics(fresh(ctx), source)
 	if err == nil {
 		err = there[source].Err
 	}

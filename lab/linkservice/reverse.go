@@ -57,18 +57,13 @@ func (r *runner) swap(ctx context.Context, topics []string) error {
 	if topics = r.drained(ctx, topics); len(topics) == 0 {
 		return nil
 	}
-	remote, err := r.remote()
-	if err != nil {
-		return err
-	}
 	if r.config("consumer.offset.sync.enable") == "true" {
 		r.syncOffsetsNow(ctx, topics)
 	}
-	here, err := kadm.NewClient(r.target().client).ListTopics(ctx, topics...)
+	here, err := kadm.NewClient(r.target().client).ListTopics(fresh(ctx), topics...)
 	if err != nil {
 		return err
 	}
-	_ = remote
 	if err := r.stopMirrors(ctx, topics); err != nil {
 		return err
 	}
@@ -216,7 +211,7 @@ func (r *runner) setupRestore(ctx context.Context, topic string) error {
 	if err != nil {
 		return err
 	}
-	there, err := remote.ListTopics(ctx, m.Source)
+	there, err := remote.ListTopics(fresh(ctx), m.Source)
 	if err != nil || there[m.Source].Err != nil {
 		return errors.Join(err, there[m.Source].Err)
 	}

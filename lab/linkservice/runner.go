@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
@@ -141,18 +142,19 @@ func (r *runner) healthy() {
 
 // reach logs in to the other side and compares its cluster id.
 func (r *runner) reach(ctx context.Context) error {
-	adm, err := r.remote()
-	if err != nil {
+	if _, err := r.remote(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, millis(r.s.cfg.Timings.RequestMillis))
 	defer cancel()
-	meta, err := adm.BrokerMetadata(ctx)
+	req := kmsg.NewPtrMetadataRequest() // not through kadm, which may answer from memory
+	req.Topics = []kmsg.MetadataRequestTopic{}
+	resp, err := req.RequestWith(ctx, r.requester())
 	if err != nil {
 		return err
 	}
-	if meta.Cluster != r.l.Remote {
-		return fmt.Errorf("the remote cluster is %s, expected %s", meta.Cluster, r.l.Remote)
+	if resp.ClusterID == nil || *resp.ClusterID != r.l.Remote {
+		return fmt.Errorf("the remote cluster is not %s as expected", r.l.Remote)
 	}
 	return nil
 }
@@ -180,14 +182,23 @@ func (r *runner) remote() (*kadm.Client, error) {
 	return kadm.NewClient(r.client), nil
 }
 
+// requester is the raw client behind remote.
+func (r *runner) requester() *kgo.Client {
+	r.connMu.Lock()
+	defer r.connMu.Unlock()
+	return r.client
+}
+
 func (r *runner) disconnect() {
 	r.connMu.Lock()
 	defer r.connMu.Unlock()
 	if r.client != nil {
-		r.client.Close()
-		r.client = nil
+		r.client.Close() // and kept: who still uses it gets an error
 	}
 }
+
+// fresh keeps kadm from answering a metadata request from memory, which it does unless authorized operations are asked for.
+func fresh(ctx context.Context) context.Context { return kadm.WithAuthorizedOps(ctx) }
 
 // login is a user with the SASL mechanism that it comes with.
 type login struct {

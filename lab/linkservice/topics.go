@@ -127,7 +127,7 @@ func (r *runner) topicConfigCycle(ctx context.Context, mirrors map[string]string
 func (r *runner) watchTopics(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, millis(r.s.cfg.Timings.RequestMillis))
 	defer cancel()
-	here, err := kadm.NewClient(r.target().client).ListTopics(ctx)
+	here, err := kadm.NewClient(r.target().client).ListTopics(fresh(ctx))
 	if err != nil {
 		return
 	}
@@ -139,7 +139,7 @@ func (r *runner) watchTopics(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	there, err := remote.ListTopics(ctx)
+	there, err := remote.ListTopics(fresh(ctx))
 	if err != nil {
 		return
 	}
