@@ -5,7 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sort"
+	"maps"
+	"slices"
 
 	"switchback/internal/fault"
 	"switchback/replication"
@@ -107,13 +108,8 @@ func getList[T any](ctx context.Context, from Records, prefix string) ([]T, erro
 	if len(all) == 0 {
 		return nil, fmt.Errorf("records %s: %w", prefix, fault.ErrNotFound)
 	}
-	keys := make([]string, 0, len(all))
-	for key := range all {
-		keys = append(keys, key)
-	}
-	sort.Strings(keys)
 	var list []T
-	for _, key := range keys {
+	for _, key := range sorted(all) {
 		var part []T
 		if err := json.Unmarshal(all[key], &part); err != nil {
 			return nil, fmt.Errorf("decode record %s: %w", key, err)
@@ -122,6 +118,8 @@ func getList[T any](ctx context.Context, from Records, prefix string) ([]T, erro
 	}
 	return list, nil
 }
+
+func sorted(entries map[string][]byte) []string { return slices.Sorted(maps.Keys(entries)) }
 
 // putScope stores the scope of a run, topics and groups in chunks of their own.
 func (r records) putScope(ctx context.Context, run string, s Scope) error {

@@ -4,10 +4,22 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"switchback/internal/fault"
+	"switchback/internal/killpoint"
+	"switchback/replication"
+	"switchback/report"
 )
 
-// Reports writes the finished run down.
-type Reports struct{ Dir string }
+// Reports writes the finished run down, in the worker's folder and in switchback.marks of the target.
+type Reports struct {
+	Dir string
+	Outside
+}
 
 // ReportInput is what the workflow knows of the run, as the JSON of report.Report without the per-partition parts.
 type ReportInput struct {
@@ -23,7 +35,114 @@ type ReportResult struct {
 	Report       json.RawMessage `json:"report"`
 }
 
-// Write adds positions, marks and offsets from the run's records, and writes JSON and Markdown. It may run twice.
-func (a *Reports) Write(ctx context.Context, in ReportInput) (ReportResult, error) {
-	return ReportResult{}, errors.New("not written")
+// historyBytes is what a report may take in a history: an activity's result stays below 64 KB.
+const historyBytes = 48 << 10
+
+// Write adds positions, marks and offsets from the run's records, and writes JSON and Markdown. It may run twice. A
+// run that ended before it stored anything, or whose clusters are out of reach now, gets a report without those parts,
+// and the report says so.
+func (a *Reports) Write(ctx context.Context, in ReportInput) (out ReportResult, err error) {
+	ctx, _ = begin(ctx)
+	var rep report.Report
+	if err := json.Unmarshal(in.Report, &rep); err != nil {
+		return out, fmt.Errorf("read what the run knows: %w: %w", err, fault.ErrInvalid)
+	}
+	if in.Route.To.Name != "" && rep.Outcome != report.Rejected {
+		if err := a.addRecords(ctx, in, &rep); err != nil {
+			rep.Deviations = append(rep.Deviations, "positions and offsets are missing from this report: "+err.Error())
+		}
+	}
+	base := filepath.Join(a.Dir, fileName(in.Run))
+	out.JSONPath, out.MarkdownPath = base+".json", base+".md"
+	raw, err := rep.JSON()
+	if err != nil {
+		return out, err
+	}
+	if err := os.MkdirAll(a.Dir, 0o750); err != nil {
+		return out, wrap("make the folder of reports", err)
+	}
+	killpoint.Reach("Write/middle")
+	if err := errors.Join(replace(out.JSONPath, raw), replace(out.MarkdownPath, []byte(rep.Markdown()))); err != nil {
+		return out, err
+	}
+	compact := rep.Compact(historyBytes)
+	if len(compact.Positions) < len(rep.Positions) || len(compact.Offsets) < len(rep.Offsets) {
+		compact.Details = out.JSONPath
+	}
+	out.Report, err = json.Marshal(compact)
+	return out, err
+}
+
+// addRecords reads back what the steps stored: the marks, and the offsets as they were handed over.
+func (a *Reports) addRecords(ctx context.Context, in ReportInput, rep *report.Report) error {
+	to, err := a.Clusters.Open(ctx, in.Route.To)
+	if err != nil {
+		return wrap("open "+in.Route.To.Name, err)
+	}
+	defer to.Close()
+	stored := to.Records(MarksTopic)
+	all, err := stored.Load(ctx, "marks/")
+	if err != nil {
+		return wrap("read the marks", err)
+	}
+	rep.Positions, rep.Offsets = nil, nil
+	for key := range all {
+		cluster, ok := strings.CutSuffix(strings.TrimPrefix(key, "marks/"), "/"+in.Run.ID()+"/00000")
+		if !ok {
+			continue
+		}
+		marks, err := getList[replication.Mark](ctx, loaded(all), marksKey(cluster, in.Run.ID()))
+		if err != nil {
+			return err
+		}
+		for _, m := range marks {
+			mark := m.SourceEnd
+			if m.TargetEnd != replication.Unknown && m.TargetEnd < mark {
+				mark = m.TargetEnd
+			}
+			rep.Positions = append(rep.Positions, report.PartitionPosition{
+				Topic: m.Topic, Partition: m.Partition.Partition,
+				SourceEnd: report.Offset(m.SourceEnd), TargetEnd: report.Offset(m.TargetEnd), Mark: report.Offset(mark),
+			})
+		}
+	}
+	offsets, err := stored.Load(ctx, offsetsKey(in.Run.ID(), ""))
+	if err != nil {
+		return wrap("read the offsets that were handed over", err)
+	}
+	for _, key := range sorted(offsets) {
+		var list []ReadBack
+		if err := json.Unmarshal(offsets[key], &list); err != nil {
+			return fmt.Errorf("decode record %s: %w", key, err)
+		}
+		for _, o := range list {
+			rep.Offsets = append(rep.Offsets, report.GroupOffset{
+				Group: o.Group, Topic: o.Topic, Partition: o.Partition.Partition,
+				Source: report.Offset(o.Source), Target: report.Offset(o.Target), Proof: o.Proof, ReadBack: o.ReadBack,
+			})
+		}
+	}
+	return nil
+}
+
+// fileName is one name for one run: workflow ids may hold anything.
+func fileName(r Run) string {
+	safe := func(s string) string {
+		return strings.Map(func(c rune) rune {
+			if c == '-' || c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' {
+				return c
+			}
+			return '-'
+		}, s)
+	}
+	return safe(r.WorkflowID) + "_" + safe(r.FirstRunID)
+}
+
+// replace writes a file as a whole or not at all.
+func replace(path string, data []byte) error {
+	tmp := path + ".unfinished"
+	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+		return wrap("write the report", err)
+	}
+	return wrap("write the report", os.Rename(tmp, path))
 }

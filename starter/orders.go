@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/user"
+
+	"github.com/spf13/cobra"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+
+	"switchback/workflows"
+)
+
+// orders are the words that an operator can say to a run, one command each.
+func (c *cli) orders() []*cobra.Command {
+	list := []struct{ update, short, long string }{
+		{workflows.UpdateApprove, "Approve a run that waits for it", "A run goes on when as many different people have approved as its runbook asks for. Who asked for the run cannot approve it."},
+		{workflows.UpdateReject, "Refuse a run that waits for approval", "The run ends and nothing was changed."},
+		{workflows.UpdateHold, "Hold a run before its next step", "A run is never held while producers are stopped."},
+		{workflows.UpdateResume, "Let a held run go on", ""},
+		{workflows.UpdateRetry, "Try the step again at which a run is parked", ""},
+		{workflows.UpdateSkip, "Leave out the step at which a run is parked", "Only steps without which the workload is whole can be skipped; the report names them."},
+		{workflows.UpdateRollback, "Take a run back to where it came from", "Possible until the point of no return."},
+		{workflows.UpdateEscalate, "Turn a planned run into an unplanned one", ""},
+		{workflows.UpdateAbort, "End a run: it rolls back, it never just stops", "Past the point of no return it is refused: forward is the only way then."},
+		{workflows.UpdateAcknowledge, "Say that the clients of a paged team are done", ""},
+	}
+	commands := make([]*cobra.Command, 0, len(list))
+	for _, o := range list {
+		commands = append(commands, c.order(o.update, o.short, o.long))
+	}
+	return commands
+}
+
+func (c *cli) order(update, short, long string) *cobra.Command {
+	var o workflows.Order
+	cmd := &cobra.Command{
+		Use:     update + " RUN",
+		Short:   short,
+		Long:    short + ".\n" + long,
+		Example: fmt.Sprintf("  switchback %s orders --reason \"seen the lag, fine\"", update),
+		Args:    exactly(1, "one RUN: a workflow id or the name of a runbook"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.By = c.who()
+			return c.connected(cmd.Context(), func(ctx context.Context, t client.Client) error {
+				id, err := c.resolve(ctx, t, args[0])
+				if err != nil {
+					return err
+				}
+				answer, err := c.send(ctx, t, id, update, o)
+				if err != nil {
+					return err
+				}
+				if c.output == "json" {
+					return c.json(map[string]string{"run": id, "order": update, "answer": answer})
+				}
+				_, err = fmt.Fprintf(c.stdout, "%s: %s\n", id, answer)
+				return err
+			})
+		},
+	}
+	c.byFlag(cmd)
+	cmd.Flags().StringVar(&o.Reason, "reason", "", "why, for the report")
+	switch update {
+	case workflows.UpdateRetry, workflows.UpdateSkip:
+		cmd.Flags().StringVar(&o.Step, "step", "", "the step that is meant: a word that comes too late is refused")
+	case workflows.UpdateAcknowledge:
+		cmd.Flags().StringVar(&o.Client, "client", "", "the client whose team is done")
+	}
+	return cmd
+}
+
+// send waits for the run's answer, within the time-out: a run whose worker is dead answers nobody.
+func (c *cli) send(ctx context.Context, t client.Client, id, update string, o workflows.Order) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	handle, err := t.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{WorkflowID: id, UpdateName: update, Args: []any{o}, WaitForStage: client.WorkflowUpdateStageCompleted})
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w", update, id, err)
+	}
+	var answer string
+	err = handle.Get(ctx, &answer)
+	var refused *temporal.ApplicationError
+	if errors.As(err, &refused) {
+		return "", errors.New(refused.Message())
+	}
+	return answer, err
+}
+
+func (c *cli) byFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&c.by, "by", "", "who says so (default: SWITCHBACK_BY, else the user logged in)")
+}
+
+func (c *cli) who() string {
+	if c.by != "" {
+		return c.by
+	}
+	if by := c.getenv("SWITCHBACK_BY"); by != "" {
+		return by
+	}
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return ""
+}

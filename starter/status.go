@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/spf13/cobra"
+	"go.temporal.io/sdk/client"
+
+	"switchback/workflows"
+)
+
+func (c *cli) status() *cobra.Command {
+	var watch bool
+	cmd := &cobra.Command{
+		Use:     "status RUN",
+		Short:   "Show where a run is, what it waits for and who must do what",
+		Example: "  switchback status orders --watch",
+		Args:    exactly(1, "one RUN: a workflow id or the name of a runbook"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.connected(cmd.Context(), func(ctx context.Context, t client.Client) error {
+				id, err := c.resolve(ctx, t, args[0])
+				if err != nil {
+					return err
+				}
+				if watch {
+					return c.watch(ctx, t, id)
+				}
+				s, err := c.statusOf(ctx, t, id)
+				if err != nil {
+					return err
+				}
+				if c.output == "json" {
+					return c.json(s)
+				}
+				c.show(c.stdout, s)
+				return nil
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on until the run ends, a line for each thing that changes")
+	return cmd
+}
+
+// watchEvery is how often a run is asked how it is.
+const watchEvery = 300 * time.Millisecond
+
+// watch prints a line for each change until the run ends. A worker that is away for a moment is said once and waited for.
+func (c *cli) watch(ctx context.Context, t client.Client, id string) error {
+	seen := map[string]string{}
+	tell := func(key, line string) {
+		if line != "" && seen[key] != line {
+			seen[key] = line
+			fmt.Fprintf(c.stdout, "%s  %s\n", time.Now().Format("15:04:05.000"), line)
+		}
+	}
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		s, err := c.statusOf(ctx, t, id)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			tell("error", "no answer: "+firstLine(err.Error()))
+		default:
+			delete(seen, "error")
+			if c.output == "json" {
+				if line := s.Phase + s.WaitsFor + s.Parked; seen["json"] != line {
+					seen["json"] = line
+					if err := c.json(s); err != nil {
+						return err
+					}
+				}
+			} else {
+				changes(s, tell)
+			}
+			if !s.Ended.IsZero() {
+				return nil
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// changes tells what a watcher wants to hear, in the order in which it happened.
+func changes(s workflows.Status, tell func(key, line string)) {
+	for _, row := range append(append([]workflows.StepStatus{}, s.Steps...), s.Closing...) {
+		if row.State == workflows.Waiting || row.State == workflows.NotRun {
+			continue
+		}
+		tell("step/"+string(row.Step), fmt.Sprintf("%-18s %-8s %8s  %s", row.Step, row.State, took(row), row.Text))
+	}
+	for i, d := range s.Decisions {
+		tell(fmt.Sprintf("decision/%d", i), fmt.Sprintf("%s by %s: %s", d.What, d.By, d.Reason))
+	}
+	if s.Phase == "approve" {
+		tell("waits", "waiting for "+s.WaitsFor)
+	}
+	tell("held", s.Held)
+	tell("parked", s.Parked)
+	if s.Outcome != "" {
+		tell("outcome", s.Outcome+": "+s.Sentence)
+	}
+}
+
+func took(row workflows.StepStatus) string {
+	if row.Started == nil || row.Ended == nil {
+		return ""
+	}
+	return row.Ended.Sub(*row.Started).Round(time.Millisecond).String()
+}
+
+// show prints the whole status for people.
+func (c *cli) show(w io.Writer, s workflows.Status) {
+	colour := func(col text.Color, v string) string {
+		if c.colours() {
+			return col.Sprint(v)
+		}
+		return v
+	}
+	fmt.Fprintf(w, "%s  %s from %s to %s  (%s, asked by %s)\n", s.Run.WorkflowID, s.Runbook, orDash(s.From), s.To, orDash(s.Reason), orDash(s.By))
+	switch {
+	case s.Outcome != "":
+		fmt.Fprintf(w, "%s: %s\n", s.Outcome, s.Sentence)
+	case s.Parked != "":
+		fmt.Fprintln(w, colour(text.FgRed, "PARKED: "+s.Parked))
+	default:
+		fmt.Fprintf(w, "now: %s, waiting for %s\n", s.Phase, orDash(s.WaitsFor))
+	}
+	if s.Final {
+		fmt.Fprintln(w, "The point of no return is passed: forward only.")
+	}
+	t := table.NewWriter()
+	t.SetOutputMirror(w)
+	t.SetStyle(table.StyleLight)
+	t.AppendHeader(table.Row{"step", "state", "took", "budget", ""})
+	t.SetColumnConfigs([]table.ColumnConfig{{Number: 5, WidthMax: 90, WidthMaxEnforcer: text.WrapSoft}})
+	for _, row := range append(append([]workflows.StepStatus{}, s.Steps...), s.Closing...) {
+		state := string(row.State)
+		if row.State == workflows.Failed {
+			state = colour(text.FgRed, state)
+		}
+		t.AppendRow(table.Row{row.Step, state, took(row), time.Duration(row.BudgetSeconds * float64(time.Second)).Round(time.Second), row.Text})
+	}
+	t.Render()
+	for _, f := range s.Findings {
+		fmt.Fprintf(w, "%s  %s: %s. %s\n", colour(level(f.Level), f.Level), f.Check, f.Means, f.Do)
+	}
+	for _, d := range s.Decisions {
+		fmt.Fprintf(w, "%s  %s by %s: %s\n", d.At.Format(time.RFC3339), d.What, d.By, d.Reason)
+	}
+	for _, d := range s.Deviations {
+		fmt.Fprintln(w, "deviation:", d)
+	}
+}
+
+func level(l string) text.Color {
+	switch l {
+	case "problem":
+		return text.FgRed
+	case "warning":
+		return text.FgYellow
+	}
+	return text.FgGreen
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}
