@@ -38,7 +38,7 @@ func generateSchema(t *testing.T) []byte {
 func TestSchemaIsUpToDate(t *testing.T) {
 	want := generateSchema(t)
 	if *update {
-		require.NoError(t, os.WriteFile("schema.json", want, 0o644))
+		require.NoError(t, os.WriteFile("schema.json", want, 0o600))
 		return
 	}
 	require.Equal(t, string(want), string(Schema), "run: go test ./runbooks -run TestSchemaIsUpToDate -update")

@@ -1,0 +1,337 @@
+package report
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// manyPartitions is where a table of partitions becomes a table of topics.
+const manyPartitions = 50
+
+// Markdown is the report for people: how it ended, what was lost and how long it took come first, then what stands and
+// what to do, then the evidence. Text that people or systems wrote is escaped.
+func (r Report) Markdown() string {
+	w := &writer{}
+	w.line("# %s of %s: %s", title(r.Kind), esc(r.Runbook), esc(r.Outcome))
+	w.line("")
+	if r.OutcomeReason != "" {
+		w.line("%s", esc(r.OutcomeReason))
+		w.line("")
+	}
+	w.line("- **Loss:** %s", r.loss())
+	w.line("- **Switch window:** %s", r.window())
+	w.line("- **Route:** %s to %s, epoch %s to %s", esc(r.From), esc(r.To), offset(r.Epoch.Before), epochAfter(r.Epoch.After))
+	w.line("- **Recovery time:** %s", r.recovery())
+	w.line("- **Protection:** %s", r.protection())
+	r.next(w)
+	r.steps(w)
+	r.clients(w)
+	r.positions(w)
+	r.groups(w)
+	r.findings(w)
+	r.decisions(w)
+	w.list("Deviations", r.Deviations)
+	w.line("")
+	w.line("## The run")
+	w.line("")
+	w.line("- Asked for by %s: %s", word(r.RequestedBy), word(r.Reason))
+	w.line("- From %s to %s, %s", clock(&r.Started), clock(&r.Ended), took(r.length()))
+	w.line("- Workflow %s, run %s", word(r.Run.WorkflowID), word(r.Run.RunID))
+	w.line("- Runbook as it was used: SHA-256 %s", word(r.SnapshotSHA256))
+	if r.Details != "" {
+		w.line("- The whole report: %s", esc(r.Details))
+	}
+	return w.String()
+}
+
+// length is unknown while one of its ends is.
+func (r Report) length() *float64 {
+	if r.Started.IsZero() || r.Ended.IsZero() {
+		return nil
+	}
+	return Seconds(r.Ended.Sub(r.Started))
+}
+
+func (r Report) loss() string {
+	if !r.RPO.Known || r.RPO.Records == nil {
+		return "unknown" + more(r.RPO.Text)
+	}
+	s := fmt.Sprintf("%d records", *r.RPO.Records)
+	if *r.RPO.Records == 0 {
+		s = "none, 0 records"
+	}
+	return s + met(r.RPO.Met, fmt.Sprintf("objective: at most %d records", r.Objectives.RPORecords)) + more(r.RPO.Text)
+}
+
+func (r Report) window() string {
+	s := r.SwitchWindow
+	return fmt.Sprintf("producers %s, consumers %s, canary %s", took(s.ProducersSeconds), took(s.ConsumersSeconds), took(s.CanarySeconds))
+}
+
+func (r Report) recovery() string {
+	return took(r.RTO.Seconds) + met(r.RTO.Met, "objective: "+took(&r.Objectives.RTOSeconds))
+}
+
+func (r Report) protection() string {
+	p := r.Protection
+	switch {
+	case p.UnprotectedSince != nil:
+		return "**none since " + clock(p.UnprotectedSince) + "**" + more(p.Text)
+	case p.ProtectedBy != "":
+		return "by " + esc(p.ProtectedBy) + more(p.Text)
+	}
+	return "unknown" + more(p.Text)
+}
+
+// next is what somebody does who has just been woken up.
+func (r Report) next(w *writer) {
+	w.list("What stands", r.Standing)
+	w.line("")
+	w.line("## What to do next")
+	w.line("")
+	switch r.Outcome {
+	case Completed:
+		w.line("- Clients use %s. Nothing is left to do for them.", esc(r.To))
+	case RolledBack, Aborted:
+		w.line("- Clients use %s, as before the run. Mend the cause, then look at `switchback plan` before the next try.", esc(r.From))
+	case Rejected:
+		w.line("- Nothing was changed. Clients use %s.", esc(r.From))
+	default:
+		w.line("- Look first where clients write: `cluster` and `epoch` in discovery. Change nothing by hand before that is known.")
+	}
+	for _, s := range r.Steps {
+		if s.Status == StepFailed {
+			w.line("- Step %s failed: %s", esc(s.Name), word(s.Result))
+		}
+	}
+	for _, f := range r.Findings {
+		if f.Level == Problem {
+			w.line("- %s: %s", esc(f.Means), word(f.Do))
+		}
+	}
+	if r.Protection.UnprotectedSince != nil {
+		w.line("- Protect the workload again: a disaster now would find no copy.")
+	}
+}
+
+func (r Report) steps(w *writer) {
+	w.table("Steps", "#|Step|Status|Started|Took|Budget|Tries|Result")
+	for i, s := range r.Steps {
+		w.row(strconv.Itoa(i+1), esc(s.Name), esc(s.Status), hour(s.Started), took(s.DurationSeconds), budget(s.BudgetSeconds), strconv.Itoa(s.Attempts), esc(s.Result))
+	}
+}
+
+func (r Report) clients(w *writer) {
+	if len(r.SwitchWindow.Clients) == 0 {
+		return
+	}
+	w.table("Clients", "Client|Role|Stopped|Started|Window")
+	for _, c := range r.SwitchWindow.Clients {
+		w.row(esc(c.Client), esc(c.Role), hour(c.StoppedAt), hour(c.StartedAt), took(c.Seconds))
+	}
+}
+
+func (r Report) positions(w *writer) {
+	if n := len(r.Positions); n > 0 && n <= manyPartitions {
+		w.table("Positions", "Topic|Partition|End on "+esc(r.From)+"|End on "+esc(r.To)+"|Mark")
+		for _, p := range r.Positions {
+			w.row(esc(p.Topic), strconv.Itoa(int(p.Partition)), offset(p.SourceEnd), offset(p.TargetEnd), offset(p.Mark))
+		}
+		return
+	}
+	topics := r.TopicSummary()
+	if len(topics) == 0 {
+		return
+	}
+	w.table("Positions", "Topic|Partitions|In step|Behind|Ahead|Unknown|Records missing")
+	for _, t := range topics {
+		w.row(esc(t.Topic), strconv.Itoa(t.Partitions), strconv.Itoa(t.InStep), strconv.Itoa(t.Behind), strconv.Itoa(t.Ahead), strconv.Itoa(t.Unknown), offset(t.Missing))
+	}
+}
+
+func (r Report) groups(w *writer) {
+	groups := r.GroupSummary()
+	if len(groups) == 0 {
+		return
+	}
+	w.table("Consumer groups", "Group|Partitions|Exact|Read back|Unknown")
+	for _, g := range groups {
+		w.row(esc(g.Group), strconv.Itoa(g.Partitions), strconv.Itoa(g.Exact), strconv.Itoa(g.ReadBack), strconv.Itoa(g.Unknown))
+	}
+	var odd []string
+	for _, o := range r.Offsets {
+		if o.Target == nil || !o.ReadBack || o.Proof != "exact" {
+			odd = append(odd, fmt.Sprintf("%s, %s partition %d: %s to %s, %s, read back: %s", o.Group, o.Topic, o.Partition, offset(o.Source), offset(o.Target), o.Proof, yes(o.ReadBack)))
+		}
+	}
+	if left := len(odd) - manyPartitions; left > 0 {
+		odd = append(odd[:manyPartitions], fmt.Sprintf("and %d more, in the JSON", left))
+	}
+	w.list("Offsets to look at", odd)
+}
+
+func (r Report) findings(w *writer) {
+	ok := 0
+	for _, f := range r.Findings {
+		if f.Level == OK {
+			ok++
+		}
+	}
+	if len(r.Findings) == 0 {
+		return
+	}
+	w.table("Preflight", "Level|Check|What it means|What to do")
+	for _, level := range []string{Problem, Warning} {
+		for _, f := range r.Findings {
+			if f.Level == level {
+				w.row(level, esc(f.Check), esc(f.Means), esc(f.Do))
+			}
+		}
+	}
+	if ok > 0 {
+		w.row(OK, fmt.Sprintf("all others: %d", ok), "", "")
+	}
+}
+
+func (r Report) decisions(w *writer) {
+	if len(r.Decisions) == 0 {
+		return
+	}
+	w.table("Decisions", "When|Who|What|Why")
+	for _, d := range r.Decisions {
+		w.row(clock(&d.At), esc(d.By), esc(d.Kind), esc(d.Reason))
+	}
+}
+
+type writer struct{ strings.Builder }
+
+func (w *writer) line(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
+
+func (w *writer) list(heading string, items []string) {
+	if len(items) == 0 {
+		return
+	}
+	w.line("\n## %s\n", heading)
+	for _, s := range items {
+		w.line("- %s", esc(s))
+	}
+}
+
+func (w *writer) table(heading, columns string) {
+	names := strings.Split(columns, "|")
+	w.line("\n## %s\n", heading)
+	w.row(names...)
+	w.line("|%s", strings.Repeat("---|", len(names)))
+}
+
+func (w *writer) row(cells ...string) { w.line("| %s |", strings.Join(cells, " | ")) }
+
+var (
+	special = regexp.MustCompile("[\\\\`*_\\[\\]<>|~&]")
+	leading = regexp.MustCompile(`^([#+\-=]|[0-9]+[.)])`)
+)
+
+// esc makes one line of plain text of whatever somebody wrote: no markup, no table cell, no line of its own.
+func esc(s string) string {
+	s = strings.Map(func(c rune) rune {
+		if unicode.IsControl(c) || c == '\u2028' || c == '\u2029' {
+			return ' '
+		}
+		if unicode.Is(unicode.Bidi_Control, c) {
+			return -1 // would let a text show in another order than it is stored
+		}
+		return c
+	}, s)
+	s = strings.Join(strings.Fields(s), " ")
+	s = special.ReplaceAllString(s, `\$0`)
+	return leading.ReplaceAllStringFunc(s, func(m string) string { return m[:len(m)-1] + `\` + m[len(m)-1:] })
+}
+
+func word(s string) string {
+	if strings.TrimSpace(s) == "" {
+		return "not said"
+	}
+	return esc(s)
+}
+
+func title(s string) string {
+	first, size := utf8.DecodeRuneInString(s)
+	return esc(string(unicode.ToUpper(first)) + s[size:])
+}
+
+func more(s string) string {
+	if s == "" {
+		return ""
+	}
+	return "; " + esc(s)
+}
+
+func offset(v *int64) string {
+	if v == nil {
+		return "unknown"
+	}
+	return strconv.FormatInt(*v, 10)
+}
+
+func epochAfter(v *int64) string {
+	if v == nil {
+		return "not switched"
+	}
+	return offset(v)
+}
+
+func met(ok *bool, objective string) string {
+	switch {
+	case ok == nil:
+		return " (" + objective + ")"
+	case *ok:
+		return " (met; " + objective + ")"
+	}
+	return " (**missed**; " + objective + ")"
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// took prints seconds as people say them: 0.84 s, 12.3 s, 4m10s.
+func took(s *float64) string {
+	switch {
+	case s == nil:
+		return "unknown"
+	case *s < 10:
+		return strconv.FormatFloat(*s, 'f', 2, 64) + " s"
+	case *s < 60:
+		return strconv.FormatFloat(*s, 'f', 1, 64) + " s"
+	}
+	return time.Duration(*s * float64(time.Second)).Round(time.Second).String()
+}
+
+func budget(s *float64) string {
+	if s == nil {
+		return "none"
+	}
+	return took(s)
+}
+
+func clock(t *time.Time) string {
+	if t == nil || t.IsZero() {
+		return "unknown"
+	}
+	return t.UTC().Format("2006-01-02 15:04:05 UTC")
+}
+
+func hour(t *time.Time) string {
+	if t == nil || t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format("15:04:05.000")
+}
