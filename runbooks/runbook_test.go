@@ -177,6 +177,7 @@ func TestLookups(t *testing.T) {
 // FuzzParse: nothing panics; what was accepted is sound, and reads the same when it is written out and read again.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(base))
+	f.Add([]byte(everyPart))
 	for _, file := range examples(f) {
 		data, err := os.ReadFile(file)
 		require.NoError(f, err)
