@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Filters are JSON texts that other workloads own too, so they are edited as texts: entries of ours are spliced in and
@@ -104,6 +105,9 @@ func addExcludes(filter, key string, names []string) (string, error) {
 	}
 	var add []string
 	for _, n := range uniq(names) {
+		if !utf8.ValidString(n) { // JSON cannot carry it, so that another name would be excluded
+			return "", invalid(fmt.Sprintf("the name %q is no UTF-8", n), "take it out of the runbook")
+		}
 		if !slices.ContainsFunc(entries, func(s span) bool { return s.excludes(n) }) {
 			add = append(add, excludeText(n))
 		}

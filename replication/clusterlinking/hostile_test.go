@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -128,9 +129,9 @@ func TestAWriteThatWasNotSentIsNotUnclear(t *testing.T) {
 }
 
 func TestAResetAfterSendingIsUnclearAndNotRepeated(t *testing.T) {
-	n := 0
+	var n atomic.Int32
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		n++
+		n.Add(1)
 		_, _ = io.ReadAll(r.Body)
 		panic(http.ErrAbortHandler)
 	}))
@@ -140,7 +141,7 @@ func TestAResetAfterSendingIsUnclearAndNotRepeated(t *testing.T) {
 	defer l.Close()
 	_, err = l.Stop(t.Context(), replication.Promote, []string{"orders"})
 	require.ErrorIs(t, err, fault.ErrUnclear)
-	require.Equal(t, 1, n)
+	require.EqualValues(t, 1, n.Load())
 	// A look beforehand that asks for nothing can have done nothing.
 	_, err = l.ValidateStop(t.Context(), replication.Promote, []string{"orders"})
 	require.ErrorIs(t, err, fault.ErrUnreachable)
