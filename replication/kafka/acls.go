@@ -38,14 +38,13 @@ func (c *Cluster) ACLsOnEveryBroker(ctx context.Context, want []replication.ACL,
 	if len(id.Brokers) == 0 {
 		return nil, c.fail("read ACLs from every broker", fmt.Errorf("%w: metadata lists no broker", fault.ErrNotReady), reading)
 	}
-	filter := filterFor(want)
 	outcomes := make([]replication.Outcome, len(id.Brokers))
 	var wg sync.WaitGroup
 	for i, b := range id.Brokers {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, aclAnswer)
 			defer cancel()
-			have, err := describeACLs(ctx, c.on(b.ID), filter)
+			have, err := describeACLs(ctx, c.on(b.ID), filterFor(want)) // a request belongs to one broker: sending writes into it
 			outcomes[i] = c.verdict(want, have, present, err)
 			outcomes[i].Name = fmt.Sprintf("broker %d at %s:%d", b.ID, b.Host, b.Port)
 		})

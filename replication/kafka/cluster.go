@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"slices"
 	"sync"
@@ -83,6 +84,8 @@ func Open(cfg Config) (*Cluster, error) {
 	versions.SetMaxKeyVersion(kmsg.Fetch.Int16(), 12)
 	versions.SetMaxKeyVersion(kmsg.OffsetCommit.Int16(), 9)
 	versions.SetMaxKeyVersion(kmsg.OffsetFetch.Int16(), 9)
+	// Later versions of this one refuse a group that does not exist, instead of saying what may be done with it.
+	versions.SetMaxKeyVersion(kmsg.DescribeGroups.Int16(), 5)
 
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(cfg.Bootstrap...),
@@ -287,6 +290,13 @@ func tlsConfig(cfg Config) (*tls.Config, error) {
 // loginWatch remembers whether the last login ended in the broker hanging up: some brokers do that instead of saying
 // that the password is wrong, and what is left of it is a bare EOF.
 type loginWatch struct{ refused atomic.Bool }
+
+// OnBrokerConnect forgets the login once nobody answers at all: that is another trouble.
+func (w *loginWatch) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		w.refused.Store(false)
+	}
+}
 
 func (w *loginWatch) OnBrokerRead(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, err error) {
 	if key == kmsg.SASLAuthenticate.Int16() {

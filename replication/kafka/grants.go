@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -169,9 +168,4 @@ func (c *Cluster) Probe(ctx context.Context, client *Cluster, acls []replication
 			"look up allow.everyone.if.no.acl.found in the brokers' configuration"), reading)
 	}
 	return replication.Probe{Open: len(seen.Topics[ProbeTopic]) > 0}, nil
-}
-
-// May says whether the operation is in a list of Grants; ALL is never in one, the brokers spell it out.
-func May(operations []string, operation string) bool {
-	return slices.ContainsFunc(operations, func(o string) bool { return strings.EqualFold(o, operation) })
 }

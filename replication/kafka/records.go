@@ -202,8 +202,13 @@ func (c *Cluster) Canary(ctx context.Context, topic string) (replication.Canary,
 		return out, c.fail("read the canary back", fmt.Errorf("%w: offset %d of %s holds something else", fault.ErrConflict, r.Offset, on.Name()), reading)
 	}
 	out.RoundTrip = time.Since(begin)
-	if back.Attrs.TimestampType() == 1 { // stamped by the broker, somewhere between begin and At
-		out.Skew, out.Skewed = back.Timestamp.Sub(begin.Add(out.At.Sub(begin)/2)), true
+	if back.Attrs.TimestampType() == 1 {
+		out.Skew, out.Skewed = skew(begin, out.At, back.Timestamp), true
 	}
 	return out, nil
+}
+
+// skew of the broker's clock, which stamped a record somewhere between sent and acknowledged.
+func skew(sent, acknowledged, stamp time.Time) time.Duration {
+	return stamp.Sub(sent.Add(acknowledged.Sub(sent) / 2))
 }

@@ -1,0 +1,103 @@
+package replication
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestAuthorization(t *testing.T) {
+	acl := func(permission, operation, pattern, name, principal, host string) ACL {
+		return ACL{ResourceTopic, pattern, name, principal, host, operation, permission}
+	}
+	checkout := func(op string) Request { return Request{"User:checkout", "10.0.0.1", ResourceTopic, "orders.eu", op} }
+	for name, tc := range map[string]struct {
+		acls            []ACL
+		request         Request
+		allowed, denied bool
+		open            bool // on a cluster with allow.everyone.if.no.acl.found
+	}{
+		"nothing":                      {nil, checkout("READ"), false, false, true},
+		"other topic":                  {[]ACL{acl(Allow, "READ", "LITERAL", "orders", Everybody, "*")}, checkout("READ"), false, false, true},
+		"literal":                      {[]ACL{acl(Allow, "READ", "LITERAL", "orders.eu", "User:checkout", "*")}, checkout("READ"), true, false, true},
+		"prefixed":                     {[]ACL{acl(Allow, "READ", "PREFIXED", "orders.", "User:checkout", "*")}, checkout("READ"), true, false, true},
+		"prefix is no literal":         {[]ACL{acl(Allow, "READ", "LITERAL", "orders.", "User:checkout", "*")}, checkout("READ"), false, false, true},
+		"wildcard topic":               {[]ACL{acl(Allow, "READ", "LITERAL", "*", "User:checkout", "*")}, checkout("READ"), true, false, true},
+		"everybody":                    {[]ACL{acl(Allow, "READ", "LITERAL", "*", Everybody, "*")}, checkout("READ"), true, false, true},
+		"somebody else closes":         {[]ACL{acl(Allow, "READ", "LITERAL", "orders.eu", "User:other", "*")}, checkout("READ"), false, false, false},
+		"host":                         {[]ACL{acl(Allow, "READ", "LITERAL", "orders.eu", "User:checkout", "10.0.0.1")}, checkout("READ"), true, false, true},
+		"other host":                   {[]ACL{acl(Allow, "READ", "LITERAL", "orders.eu", "User:checkout", "10.0.0.2")}, checkout("READ"), false, false, false},
+		"all":                          {[]ACL{acl(Allow, "ALL", "LITERAL", "orders.eu", "User:checkout", "*")}, checkout("ALTER_CONFIGS"), true, false, true},
+		"write implies describe":       {[]ACL{acl(Allow, "WRITE", "LITERAL", "orders.eu", "User:checkout", "*")}, checkout("DESCRIBE"), true, false, true},
+		"alter configs implies":        {[]ACL{acl(Allow, "ALTER_CONFIGS", "LITERAL", "orders.eu", "User:checkout", "*")}, checkout("DESCRIBE_CONFIGS"), true, false, true},
+		"write does not imply read":    {[]ACL{acl(Allow, "WRITE", "LITERAL", "orders.eu", "User:checkout", "*")}, checkout("READ"), false, false, false},
+		"deny wins":                    {[]ACL{acl(Allow, "ALL", "LITERAL", "orders.eu", "User:checkout", "*"), acl(Deny, "WRITE", "PREFIXED", "o", Everybody, "*")}, checkout("WRITE"), false, true, false},
+		"deny all":                     {[]ACL{acl(Allow, "ALL", "LITERAL", "orders.eu", "User:checkout", "*"), acl(Deny, "ALL", "LITERAL", "*", Everybody, "*")}, checkout("DESCRIBE"), false, true, false},
+		"deny write leaves describe":   {[]ACL{acl(Allow, "ALL", "LITERAL", "orders.eu", "User:checkout", "*"), acl(Deny, "WRITE", "LITERAL", "orders.eu", Everybody, "*")}, checkout("DESCRIBE"), true, false, true},
+		"deny elsewhere":               {[]ACL{acl(Allow, "ALL", "LITERAL", "orders.eu", "User:checkout", "*"), acl(Deny, "WRITE", "LITERAL", "orders.eu", Everybody, "10.9.9.9")}, checkout("WRITE"), true, false, true},
+		"a group is not a topic":       {[]ACL{{ResourceGroup, "LITERAL", "orders.eu", Everybody, "*", "READ", Allow}}, checkout("READ"), false, false, true},
+		"a pattern nobody knows":       {[]ACL{acl(Allow, "READ", "REGEX", "orders.*", Everybody, "*")}, checkout("READ"), false, false, true},
+		"the fence denies every write": {append(TopicFence([]string{"orders.eu"}), acl(Allow, "ALL", "LITERAL", "*", Everybody, "*")), checkout("WRITE"), false, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, tc.allowed, Allowed(tc.acls, tc.request))
+			require.Equal(t, tc.denied, Denies(tc.acls, tc.request))
+			require.Equal(t, tc.open, AllowedOpen(tc.acls, tc.request))
+		})
+	}
+}
+
+func TestFences(t *testing.T) {
+	require.Equal(t, []ACL{{"TOPIC", "LITERAL", "a", "User:*", "*", "WRITE", "DENY"}}, TopicFence([]string{"a"}))
+	require.Equal(t, []ACL{{"GROUP", "LITERAL", "g", "User:*", "*", "READ", "DENY"}}, GroupFence([]string{"g"}))
+	require.Empty(t, TopicFence(nil))
+}
+
+// P12: the first ACL on a topic of an open cluster closes it to everybody else, the fence included.
+func TestP12_OurFirstACLClosesATopic(t *testing.T) {
+	reader := Request{"User:mirror", "", ResourceTopic, "orders", OpRead}
+	require.True(t, AllowedOpen(nil, reader))
+	require.False(t, AllowedOpen(TopicFence([]string{"orders"}), reader))
+}
+
+// P4: what stood before is never ours; what an attempt before a crash made stays ours.
+func TestP04_Ownership(t *testing.T) {
+	fence := TopicFence([]string{"a", "b", "c"})
+	for name, tc := range map[string]struct {
+		standing, owned   []ACL
+		wantMake, wantOwn []ACL
+	}{
+		"fresh":                      {nil, nil, fence, fence},
+		"one stood before":           {fence[1:2], nil, []ACL{fence[0], fence[2]}, []ACL{fence[0], fence[2]}},
+		"all stood before":           {fence, nil, nil, nil},
+		"made, then crashed":         {fence, fence, nil, fence},
+		"made in part, then crashed": {fence[:2], fence, fence[2:], fence},
+		"remembered, nothing made":   {nil, fence, fence, fence},
+		"crashed, one stood before":  {fence, fence[1:], nil, fence[1:]},
+		"others are left alone":      {[]ACL{{"TOPIC", "LITERAL", "z", Everybody, "*", "WRITE", "DENY"}}, nil, fence, fence},
+	} {
+		t.Run(name, func(t *testing.T) {
+			create, own := Plan(fence, tc.standing, tc.owned)
+			require.Equal(t, tc.wantMake, create)
+			require.Equal(t, tc.wantOwn, own)
+		})
+	}
+}
+
+func TestWriteGrants(t *testing.T) {
+	grant := func(op, pattern, name, principal string) ACL {
+		return ACL{ResourceTopic, pattern, name, principal, "*", op, Allow}
+	}
+	acls := []ACL{
+		grant("WRITE", "LITERAL", "orders", "User:checkout"),
+		grant("READ", "LITERAL", "orders", "User:billing"),
+		grant("ALL", "PREFIXED", "ord", "User:ops"),
+		grant("WRITE", "LITERAL", "*", Everybody),
+		grant("WRITE", "LITERAL", "other", "User:other"),
+		TopicFence([]string{"orders"})[0],
+	}
+	got := WriteGrants(acls, []string{"orders", "payments"})
+	require.Equal(t, []ACL{acls[0], acls[2], acls[3]}, got)
+	require.False(t, got[0].Wildcard())
+	require.True(t, got[2].Wildcard())
+}
