@@ -156,7 +156,9 @@ func (c *checker) template(key, path string, need ...string) {
 
 func (c *checker) gates(g Gates) {
 	for i, a := range g.Approvers {
-		if strings.TrimSpace(a) == "" || slices.Index(g.Approvers, a) < i {
+		// Alice and alice are one person, as they are when approvals are counted.
+		same := func(b string) bool { return strings.EqualFold(strings.TrimSpace(a), strings.TrimSpace(b)) }
+		if strings.TrimSpace(a) == "" || slices.IndexFunc(g.Approvers, same) < i {
 			c.fail(index("gates.approvers", i), "%q is empty or stands twice: name each approver once", a)
 		}
 	}

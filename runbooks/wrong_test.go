@@ -251,6 +251,8 @@ var wrongRunbooks = []struct{ name, old, now, want string }{
 		`15:19: gates.planned.expiry: 100h is out of bounds: must be between 1s and 24h`},
 	{"approver twice", `home: east`, "home: east\ngates: {approvers: [alice, bob, alice]}",
 		`15:33: gates.approvers[2]: "alice" is empty or stands twice: name each approver once`},
+	{"approver twice, in capitals", `home: east`, "home: east\ngates: {approvers: [alice, Alice]}",
+		`15:28: gates.approvers[1]: "Alice" is empty or stands twice: name each approver once`},
 	{"zero drain", `home: east`, "home: east\nbudgets: {drain: 0s}",
 		`15:11: budgets.drain: 0s is out of bounds: must be between 1s and 24h`},
 	{"drain too long", `home: east`, "home: east\nbudgets: {drain: 25h}",
