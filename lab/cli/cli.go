@@ -53,14 +53,8 @@ between them, the worker, and sample clients, each as a process of its own that 
 	root.PersistentFlags().String("dir", "out/lab", "the lab's folder: state, secrets, logs")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.AddCommand(upCommand(), keepCommand(), downCommand(), statusCommand(), killCommand(), startCommand(), logsCommand(), envCommand(), serveCommand())
-	for _, add := range extra {
-		root.AddCommand(add())
-	}
 	return root
 }
-
-// extra commands come from files that are about something else, such as clients and their verdict.
-var extra []func() *cobra.Command
 
 // names is a cobra argument check with a sentence.
 func names(least, most int, what string) cobra.PositionalArgs {

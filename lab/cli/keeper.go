@@ -214,20 +214,3 @@ func ask(ctx context.Context, dir, method, path string) (report, error) {
 }
 
 func processPath(verb, name string) string { return "/" + verb + "/" + url.PathEscape(name) }
-
-// placesOf are the variables of `lab env`, which `lab up` prints as well. No secret is among them.
-func placesOf(l *setup.Lab) []place {
-	places := []place{
-		{"LAB_DIR", l.Dir()},
-		{"TEMPORAL_ADDRESS", l.TemporalAddress()}, {"TEMPORAL_UI", l.TemporalUI()}, {"TEMPORAL_TASK_QUEUE", setup.TaskQueue},
-		{"CONSUL_HTTP_ADDR", l.ConsulURL()}, {"CONSUL_HTTP_TOKEN_FILE", l.ManagerTokenFile()},
-		{"VAULT_ADDR", l.VaultURL()}, {"LINK_REST", l.LinkURL()},
-	}
-	for _, cluster := range setup.Clusters {
-		places = append(places, place{"KAFKA_" + upper(cluster), join(l.Bootstrap(cluster))}, place{"KAFKA_" + upper(cluster) + "_ID", l.ClusterID(cluster)})
-	}
-	for _, w := range l.Options().Workloads {
-		places = append(places, place{"RUNBOOK_" + upper(w.Name), l.RunbookFile(w.Name)})
-	}
-	return append(places, place{"LEDGERS", l.LedgerDir()}, place{"REPORTS", l.ReportsDir()}, place{"PATH", filepath.Dir(l.Programs().Temporal) + ":" + os.Getenv("PATH")})
-}

@@ -55,7 +55,7 @@ func Build(ctx context.Context, name string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("build %s: %w", name, err)
 	}
-	path := filepath.Join(cache, "switchback", "tools", name+"-"+key)
+	path := filepath.Join(cache, "switchback", "tools", name+"-"+key, name) // its own name, so that its folder can be on a PATH
 	if isProgram(path) {
 		return path, nil
 	}

@@ -54,6 +54,9 @@ type Client struct {
 	Instances int
 }
 
+// instance is the name of one: checkout-1 is the first.
+func (c Client) instance(i int) string { return fmt.Sprintf("%s-%d", c.Name, i+1) }
+
 // DefaultWorkload has 20 topics of 6 partitions, 3 producers, and 3 consumers in 2 groups. Names of clients begin with
 // the workload's, but for "orders".
 func DefaultWorkload(name string) Workload {

@@ -107,7 +107,7 @@ func (l *Lab) clientSpecs(w Workload) []tree.Spec {
 	var specs []tree.Spec
 	for _, c := range w.Clients {
 		for i := range c.Instances {
-			instance := c.Name + "-" + strconv.Itoa(i+1)
+			instance := c.instance(i)
 			rate := 0
 			if c.Role == runbooks.RoleProducer {
 				rate = max(1, w.Rate/producers)
@@ -124,7 +124,8 @@ func (l *Lab) clientSpec(w Workload, c Client, instance string, rate int) tree.S
 	args := []string{
 		"--client", c.Name, "--instance", instance,
 		"--consul-address", l.ConsulURL(), "--consul-prefix", Prefix(w.Name), "--consul-token-file", part.ConsulTokenFile,
-		"--vault-address", l.VaultURL(), "--approle-role-id-file", part.RoleIDFile, "--approle-secret-id-file", part.SecretIDFile,
+		"--vault-address", l.VaultURL(), "--vault-role-id-file", part.RoleIDFile, "--vault-secret-id-file", part.SecretIDFile,
+		"--properties-file", l.path("clients", instance, "client.properties"),
 		"--", l.programs.Lab, "client", c.Role, "--instance", instance, "--ledger", l.path("ledger"),
 	}
 	if c.Role == runbooks.RoleProducer {

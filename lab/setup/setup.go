@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -119,8 +120,14 @@ func (l *Lab) start(ctx context.Context) error {
 	if err := errors.Join(errs[:]...); err != nil {
 		return err
 	}
-	for _, dir := range []string{"temporal", "ledger", "reports"} {
-		if err := os.MkdirAll(l.path(dir), 0o700); err != nil {
+	dirs := []string{l.path("temporal"), l.LedgerDir(), l.ReportsDir()}
+	for _, c := range l.options.clients() {
+		for i := range c.Instances {
+			dirs = append(dirs, l.path("clients", c.instance(i)))
+		}
+	}
+	for _, dir := range dirs {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
 	}
@@ -217,6 +224,17 @@ func (l *Lab) Start(ctx context.Context, specs ...tree.Spec) error {
 
 // Programs that were built.
 func (l *Lab) Programs() Programs { return l.programs }
+
+// ProgramDirs are the folders of what was built, for a PATH.
+func (l *Lab) ProgramDirs() []string {
+	var dirs []string
+	for _, program := range []string{l.programs.Lab, l.programs.Worker, l.programs.Temporal, l.programs.Consul} {
+		if dir := filepath.Dir(program); program != "" && !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
+}
 
 // Dir is the lab's folder, an absolute path.
 func (l *Lab) Dir() string { return l.dir }
