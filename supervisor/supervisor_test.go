@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -20,7 +21,13 @@ import (
 	"switchback/internal/vault/vaulttest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain is the supervisor itself where a test needs one to kill.
+func TestMain(m *testing.M) {
+	if os.Getenv("BE_THE_SUPERVISOR") != "" {
+		main()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const canary = `canary "pass\word`
 
@@ -144,6 +151,7 @@ func TestP22_StopAndRunAgain(t *testing.T) {
 	r := newRig(t)
 	r.start(steady)
 	r.says(consul.Running, 7)
+	r.has("begin 7")
 	r.desire(consul.Stop)
 	r.says(consul.Stopped, 7)
 	require.Contains(t, r.logged(), "end 7", "stopped is said after the end")
@@ -151,6 +159,7 @@ func TestP22_StopAndRunAgain(t *testing.T) {
 	r.at("west", "8") // a new epoch starts nobody who is to stop
 	r.desire(consul.Run)
 	r.says(consul.Running, 8)
+	r.has("begin 8")
 	require.Equal(t, 2, strings.Count(r.logged(), "begin"))
 }
 
@@ -172,6 +181,7 @@ func TestAHealthyCommandIsKept(t *testing.T) {
 	r := newRig(t)
 	r.start(steady)
 	r.says(consul.Running, 7)
+	r.has("begin 7")
 	r.consul.SetDown(true)
 	r.vault.SetDown(true)
 	r.eventually("the outage is noticed", func() bool { return strings.Contains(r.out.String(), "goes on with what it has") })
@@ -185,9 +195,12 @@ func TestAHealthyCommandIsKept(t *testing.T) {
 	r.says(consul.Stopped, 7)
 	r.desire(consul.Run)
 	r.says(consul.Running, 7)
+	r.eventually("begins again", func() bool { return strings.Count(r.logged(), "begin") == 2 })
 	r.at("east", "garbled")
 	r.at("west", "6")
+	read := r.consul.Lists()
 	r.at("east", "7")
+	r.eventually("all of that was read", func() bool { return r.consul.Lists() > read+1 })
 	require.Equal(t, 2, strings.Count(r.logged(), "begin"), "neither a garbled nor a lower epoch stops it")
 }
 
@@ -195,6 +208,7 @@ func TestP35_AChildThatDiesDuringAStopStaysDown(t *testing.T) {
 	r := newRig(t)
 	r.start(`echo begin >>$LOG; while [ ! -e $LOG.die ]; do sleep 0.01; done; rm $LOG.die; exit 3`, "--restart-backoff", "1s", "--restart-backoff-max", "1s")
 	r.says(consul.Running, 7)
+	r.has("begin")
 	require.NoError(t, os.WriteFile(r.log()+".die", nil, 0o600))
 	r.says(consul.Starting, 7) // it waits for its restart
 	require.Contains(t, r.instance().Reason, "code 3")
@@ -224,6 +238,25 @@ func TestP36_AKillIsSaid(t *testing.T) {
 	r.desire(consul.Run)
 	r.says(consul.Running, 7)
 	require.False(t, r.instance().Killed)
+}
+
+func TestAKilledSupervisorLeavesNoChildBehind(t *testing.T) {
+	r := newRig(t)
+	cmd := exec.Command(os.Args[0], append(r.args, "--", "/bin/sh", "-c", `echo pid $$ >>$LOG; while :; do sleep 0.01; done`)...)
+	cmd.Env = append(os.Environ(), "BE_THE_SUPERVISOR=1", "LOG="+r.log())
+	require.NoError(t, cmd.Start())
+	r.says(consul.Running, 7)
+	r.has("\n")
+	require.NoError(t, cmd.Process.Kill())
+	_ = cmd.Wait()
+	pid := strings.TrimSpace(strings.TrimPrefix(r.logged(), "pid "))
+	r.eventually("gone, or a zombie that nobody collects", func() bool {
+		stat, err := os.ReadFile("/proc/" + pid + "/stat")
+		return err != nil || strings.Contains(string(stat), ") Z ")
+	})
+	// the next one of the same id need not outlive the session of the dead one
+	r.start(steady)
+	r.has("begin 7")
 }
 
 func TestP22_StoppedWaitsForWhatTheCommandLeftBehind(t *testing.T) {
