@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -168,7 +167,7 @@ func (f *faults) middleware(next http.Handler) http.Handler {
 			}
 			return
 		}
-		rec := httptest.NewRecorder()
+		rec := &recorder{header: http.Header{}, Code: http.StatusOK}
 		next.ServeHTTP(rec, r)
 		for _, x := range f.take(inside, match) {
 			x.edit(rec)
@@ -187,6 +186,17 @@ func (f *faults) middleware(next http.Handler) http.Handler {
 	})
 }
 
+// recorder keeps an answer back until it is known what becomes of it.
+type recorder struct {
+	header http.Header
+	Code   int
+	Body   bytes.Buffer
+}
+
+func (r *recorder) Header() http.Header         { return r.header }
+func (r *recorder) WriteHeader(code int)        { r.Code = code }
+func (r *recorder) Write(b []byte) (int, error) { return r.Body.Write(b) }
+
 func tooMany(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/html;charset=utf-8")
 	w.WriteHeader(http.StatusTooManyRequests)
@@ -194,7 +204,7 @@ func tooMany(w http.ResponseWriter) {
 }
 
 // after misbehaves once the action is done; true when it has answered.
-func (x Fault) after(w http.ResponseWriter, r *http.Request, rec *httptest.ResponseRecorder) bool {
+func (x Fault) after(w http.ResponseWriter, r *http.Request, rec *recorder) bool {
 	switch x.Kind {
 	case "status":
 		if rec.Code >= 300 {
@@ -232,7 +242,7 @@ func (x Fault) after(w http.ResponseWriter, r *http.Request, rec *httptest.Respo
 }
 
 // edit changes what an answer says.
-func (x Fault) edit(rec *httptest.ResponseRecorder) {
+func (x Fault) edit(rec *recorder) {
 	var body map[string]any
 	d := json.NewDecoder(bytes.NewReader(rec.Body.Bytes()))
 	d.UseNumber()
@@ -258,7 +268,7 @@ func (x Fault) edit(rec *httptest.ResponseRecorder) {
 		body["data"] = append(data, map[string]any{"kind": "KafkaLinkData", "metadata": body["metadata"], "link_name": "", "cluster_link_id": "", "topic_names": []string{}, "link_state": "UNMANAGED_SOURCE"})
 	}
 	rec.Body.Reset()
-	_ = json.NewEncoder(rec.Body).Encode(body)
+	_ = json.NewEncoder(&rec.Body).Encode(body)
 }
 
 func (x Fault) editItem(m map[string]any) {

@@ -5,9 +5,10 @@
 // Start reading at Config and Serve. Then:
 //
 //	state.go        links and mirrors as they are stored
-//	api.go          the door: routes, login, errors; links.go, configs.go, mirrors.go answer
+//	api.go          the door: routes, login, errors; links.go, configs.go, mirrors.go, alter.go answer
 //	runner.go       one per link half that pulls: its connection, its health, its loops
-//	engine.go       copies batches (batch.go rewrites them); transitions.go moves mirrors from state to state
+//	engine.go       reads from the source; produce.go writes to the target, batch.go rewrites;
+//	transitions.go  moves mirrors from state to state
 //	reverse.go      reverse-and-start, reverse-and-pause, truncate-and-restore
 //	offsets.go, acls.go, topics.go   the syncs
 //	faults.go       misbehaviour, switched on through /lab/faults

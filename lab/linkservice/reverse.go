@@ -60,24 +60,35 @@ func (r *runner) swap(ctx context.Context, topics []string) error {
 	if r.config("consumer.offset.sync.enable") == "true" {
 		r.syncOffsetsNow(ctx, topics)
 	}
-	here, err := kadm.NewClient(r.target().client).ListTopics(fresh(ctx), topics...)
-	if err != nil {
+	if err := r.stopMirrors(ctx, topics); err != nil {
 		return err
 	}
-	if err := r.stopMirrors(ctx, topics); err != nil {
+	return r.completeReversals(ctx)
+}
+
+// completeReversals lets the other half mirror what has been stopped here for it; also what a crash left at that point.
+func (r *runner) completeReversals(ctx context.Context) error {
+	r.s.mu.Lock()
+	other := r.s.other(r.l)
+	backs := map[string]*mirror{} // by topic of this half
+	for t, m := range r.l.Mirrors {
+		if other != nil && m.Status == stopped {
+			if back := other.Mirrors[m.Source]; back != nil && back.Hold && back.Action != "" {
+				backs[t] = back
+			}
+		}
+	}
+	r.s.mu.Unlock()
+	if len(backs) == 0 {
+		return nil
+	}
+	here, err := kadm.NewClient(r.target().client).ListTopics(fresh(ctx), sortedKeys(backs)...)
+	if err != nil {
 		return err
 	}
 	r.s.mu.Lock()
 	defer r.s.mu.Unlock()
-	other := r.s.other(r.l)
-	if other == nil {
-		return errors.New("the other half of the link is gone")
-	}
-	for _, t := range topics {
-		back := other.Mirrors[r.l.Mirrors[t].Source]
-		if back == nil || !back.Hold {
-			continue
-		}
+	for t, back := range backs {
 		back.Hold, back.SourceID = false, here[t].ID.String()
 		back.Fetched = slices.Clone(r.l.Mirrors[t].Fetched)
 		clear(back.Lags)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"regexp"
 	"strconv"
@@ -125,7 +126,7 @@ func (r *runner) check(ctx context.Context) {
 	defer r.s.mu.Unlock()
 	r.failures++
 	kind := classify(err)
-	if (r.failures >= threshold || kind == "AUTHENTICATION_ERROR") && r.linkErr != kind {
+	if r.failures >= threshold && r.linkErr != kind {
 		r.linkErr, r.linkMsg, r.sinceMs = kind, err.Error(), time.Now().UnixMilli()
 	}
 }
@@ -265,12 +266,12 @@ func (s *Service) dial(bootstrap []string, u login) (*kgo.Client, error) {
 	)
 }
 
-// classify names a connection error as link_error does.
+// classify names a connection error as link_error does. A fake broker ends the connection when a login is wrong (EOF).
 func classify(err error) string {
 	var dns *net.DNSError
 	var op *net.OpError
 	switch text := err.Error(); {
-	case errors.Is(err, kerr.SaslAuthenticationFailed), strings.Contains(strings.ToLower(text), "sasl"):
+	case errors.Is(err, kerr.SaslAuthenticationFailed), errors.Is(err, io.EOF), strings.Contains(strings.ToLower(text), "sasl"):
 		return "AUTHENTICATION_ERROR"
 	case errors.As(err, &dns):
 		return "UNRESOLVABLE_BOOTSTRAP_ERROR"

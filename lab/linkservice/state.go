@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -116,6 +117,9 @@ func (s *Service) load() error {
 	}
 	if err != nil {
 		return fmt.Errorf("read the links of the link service: %w", err)
+	}
+	for _, l := range s.state.Links { // whoever asked for these got no answer, and asks again
+		maps.DeleteFunc(l.Mirrors, func(_ string, m *mirror) bool { return m.Hold && m.Action == "" })
 	}
 	return nil
 }

@@ -65,6 +65,7 @@ func (r *runner) advance(ctx context.Context) (pending bool) {
 			r.report(r.swap(ctx, ready))
 		}
 	}
+	r.report(r.completeReversals(ctx))
 	for _, t := range setup {
 		r.report(r.setupRestore(ctx, t))
 	}

@@ -1,0 +1,159 @@
+package linkservice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"switchback/lab/kafka"
+)
+
+// produce writes what was fetched, in rounds of one batch for each partition: a produce request holds no more.
+func (r *runner) produce(flows map[string]flow, got map[tp]fetched) error {
+	for round := 0; ; round++ {
+		requests, sent := r.requests(flows, got, round)
+		if len(requests) == 0 {
+			break
+		}
+		if err := r.produceRound(requests, sent); err != nil {
+			return err
+		}
+	}
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	for p, f := range got {
+		m := r.l.Mirrors[p.topic]
+		if m == nil || int(p.partition) >= len(m.Fetched) || !r.copied(m) {
+			continue
+		}
+		next, lag := r.next[p], max(0, f.high-r.next[p])
+		if m.Fetched[p.partition] != next || m.Lags[p.partition] != lag {
+			m.Fetched[p.partition], m.Lags[p.partition] = next, lag
+			r.s.dirty = true
+		}
+	}
+	return nil
+}
+
+func (r *runner) requests(flows map[string]flow, got map[tp]fetched, round int) (map[int32]*kmsg.ProduceRequest, map[tp]batch) {
+	requests, sent := map[int32]*kmsg.ProduceRequest{}, map[tp]batch{}
+	for p, f := range got {
+		if _, ok := flows[p.topic]; !ok || round >= len(f.batches) {
+			continue
+		}
+		leader := r.leaders.target[p]
+		if requests[leader] == nil {
+			requests[leader] = newProduce()
+		}
+		addProduce(requests[leader], p, f.batches[round].mirrored())
+		sent[p] = f.batches[round]
+	}
+	return requests, sent
+}
+
+func newProduce() *kmsg.ProduceRequest {
+	req := kmsg.NewPtrProduceRequest()
+	req.Acks, req.TimeoutMillis = -1, int32(kafka.MirrorTimeout.Milliseconds())
+	return req
+}
+
+func addProduce(req *kmsg.ProduceRequest, p tp, records []byte) {
+	rp := kmsg.NewProduceRequestTopicPartition()
+	rp.Partition, rp.Records = p.partition, records
+	for i := range req.Topics {
+		if req.Topics[i].Topic == p.topic {
+			req.Topics[i].Partitions = append(req.Topics[i].Partitions, rp)
+			return
+		}
+	}
+	rt := kmsg.NewProduceRequestTopic()
+	rt.Topic = p.topic
+	rt.Partitions = append(rt.Partitions, rp)
+	req.Topics = append(req.Topics, rt)
+}
+
+// produceRound sends one batch per partition. A batch must land at its own offset; anything else ends the mirror.
+func (r *runner) produceRound(requests map[int32]*kmsg.ProduceRequest, sent map[tp]batch) error {
+	r.producing.Lock()
+	defer r.producing.Unlock()
+	for p, b := range sent { // a trimmed head, or the middle of a batch, at the start of a mirror
+		switch next := r.next[p]; {
+		case b.base > next && next > 0:
+			r.failMirror(p.topic, "ILLEGAL_STATE", fmt.Sprintf("partition %d: %s: %d follows %d", p.partition, errGap, b.base, next))
+			return errGap
+		case b.base > next:
+			if err := r.fill(r.ctx, p, b.base); err != nil {
+				return err
+			}
+		case b.base < next:
+			return fmt.Errorf("%s/%d: batch at %d, expected %d", p.topic, p.partition, b.base, next)
+		}
+	}
+	still := r.flows()
+	for leader, req := range requests {
+		for _, t := range req.Topics {
+			if _, ok := still[t.Topic]; !ok {
+				return fmt.Errorf("%s has stopped", t.Topic)
+			}
+		}
+		if err := r.send(r.ctx, leader, req, func(p tp, offset int64) error {
+			if offset != sent[p].base {
+				r.failMirror(p.topic, "ILLEGAL_STATE", fmt.Sprintf("partition %d: offset %d of the source landed at %d", p.partition, sent[p].base, offset))
+				return errors.New("offsets differ")
+			}
+			r.next[p] = sent[p].next
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *runner) send(ctx context.Context, leader int32, req *kmsg.ProduceRequest, landed func(tp, int64) error) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*millis(r.s.cfg.Timings.RequestMillis))
+	defer cancel()
+	resp, err := r.target().client.Broker(int(leader)).Request(ctx, req)
+	if err != nil {
+		return fmt.Errorf("produce to broker %d: %w", leader, err)
+	}
+	for _, t := range resp.(*kmsg.ProduceResponse).Topics {
+		for _, p := range t.Partitions {
+			if e := kerr.ErrorForCode(p.ErrorCode); e != nil {
+				err = errors.Join(err, fmt.Errorf("produce to %s/%d: %w", t.Topic, p.Partition, e))
+				continue
+			}
+			err = errors.Join(err, landed(tp{t.Topic, p.Partition}, p.BaseOffset))
+		}
+	}
+	return err
+}
+
+// fill brings the target's end to an offset with records that are deleted at once, because the source has none there.
+func (r *runner) fill(ctx context.Context, p tp, to int64) error {
+	for r.next[p] < to {
+		n := min(to-r.next[p], 10_000)
+		req := newProduce()
+		addProduce(req, p, filler(int32(n), time.Now().UnixMilli()))
+		if err := r.send(ctx, r.leaders.target[p], req, func(tp, int64) error { r.next[p] += n; return nil }); err != nil {
+			return err
+		}
+	}
+	offsets := kadm.Offsets{}
+	offsets.Add(kadm.Offset{Topic: p.topic, Partition: p.partition, At: to})
+	if _, err := kadm.NewClient(r.target().client).DeleteRecords(ctx, offsets); err != nil {
+		return fmt.Errorf("trim %s/%d to %d: %w", p.topic, p.partition, to, err)
+	}
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	if m := r.l.Mirrors[p.topic]; m != nil && int(p.partition) < len(m.Start) {
+		m.Start[p.partition] = to
+		r.s.dirty = true
+	}
+	return nil
+}
