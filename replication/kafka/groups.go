@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -26,7 +27,24 @@ func (c *Cluster) Groups(ctx context.Context, match func(string) bool) ([]replic
 
 // Group describes groups by name. One that does not exist has the state Dead; one that may not be described is named in
 // a *replication.Partial.
-func (c *Cluster) Group(ctx context.Context, names ...string) ([]replication.Group, error) {
+func (c *Cluster) Group(ctx context.Context, names ...string) (groups []replication.Group, err error) {
+	err = coordinated(ctx, func() error { groups, err = c.group(ctx, names); return err })
+	return groups, err
+}
+
+// coordinated tries again for a moment while a group's coordinator comes up. The first question about any group makes a
+// new cluster create its offsets topic, and a standby may be just that.
+func coordinated(ctx context.Context, ask func() error) error {
+	for try := 0; ; try++ {
+		err := ask()
+		coming := errors.Is(err, kerr.CoordinatorNotAvailable) || errors.Is(err, kerr.CoordinatorLoadInProgress) || errors.Is(err, kerr.NotCoordinator)
+		if !coming || try == 8 || !pause(ctx, try) {
+			return err
+		}
+	}
+}
+
+func (c *Cluster) group(ctx context.Context, names []string) ([]replication.Group, error) {
 	bad := partial{op: "describe groups"}
 	byName, err := c.listGroups(ctx, func(n string) bool { return slices.Contains(names, n) }, &bad)
 	if err != nil {

@@ -193,3 +193,16 @@ func TestGroupsSayWhoDidNotAnswer(t *testing.T) {
 	_, err := c.Groups(short(t), any1)
 	require.ErrorContains(t, err, "groups on broker 1")
 }
+
+// A coordinator that is still coming up is waited for, for a moment.
+func TestCoordinatorComesUp(t *testing.T) {
+	f := fake(t, kfake.SeedTopics(1, "a"))
+	h := f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.DescribeGroups, kmsg.OffsetFetch}, Group: "g", Err: kerr.CoordinatorNotAvailable, Count: 3})
+	c := as(t, f, admin)
+	groups, err := c.Group(short(t), "g")
+	require.NoError(t, err)
+	require.Equal(t, "Dead", groups[0].State)
+	_, err = c.Committed(short(t), "g")
+	require.NoError(t, err)
+	require.Positive(t, h.Hits())
+}

@@ -16,7 +16,12 @@ import (
 // Committed reads every offset that a group has committed, with RequireStable (P9). fault.ErrNotReady names the
 // partitions for which a transaction is about to commit; nothing is returned then. A group without commits, also one
 // that does not exist, has none.
-func (c *Cluster) Committed(ctx context.Context, group string) (map[replication.Partition]int64, error) {
+func (c *Cluster) Committed(ctx context.Context, group string) (offsets map[replication.Partition]int64, err error) {
+	err = coordinated(ctx, func() error { offsets, err = c.committed(ctx, group); return err })
+	return offsets, err
+}
+
+func (c *Cluster) committed(ctx context.Context, group string) (map[replication.Partition]int64, error) {
 	doing := "read offsets of group " + group
 	req := kmsg.NewPtrOffsetFetchRequest()
 	req.RequireStable = true
