@@ -44,8 +44,6 @@ type Kafka interface {
 	Commit(ctx context.Context, group string, offsets map[replication.Partition]int64) error
 	RemoveMembers(ctx context.Context, group string, members []replication.Member) error
 
-	// AllowsEveryone finds out with a probe topic whether allow.everyone.if.no.acl.found is on (P12).
-	AllowsEveryone(ctx context.Context) (bool, error)
 	Canary(ctx context.Context, topic string) (replication.Canary, error)
 	// Records opens one of Switchback's own compacted topics.
 	Records(topic string) Records

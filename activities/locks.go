@@ -61,6 +61,7 @@ type Release struct {
 	Epoch            int64      `json:"epoch,omitempty"`  // what discovery holds now; 0 leaves it
 	UnprotectedSince *time.Time `json:"unprotectedSince,omitempty"`
 	Report           string     `json:"report,omitempty"`
+	Unsettled        bool       `json:"unsettled,omitempty"` // what Abandoned left is still there for the next run
 }
 
 // EntityStatus is what the entity's query answers and its page shows.

@@ -242,25 +242,32 @@ func targetOnlyACLs(_ context.Context, s *survey) error {
 	return nil
 }
 
-// nobodyIsEverybody refuses clusters on which our first ACL would deny everybody else (P12).
-func nobodyIsEverybody(ctx context.Context, s *survey) error {
-	if s.in.DryRun {
-		s.warn("allow.everyone.if.no.acl.found", "not looked at in a dry run, because the probe makes a topic", "the run itself looks before anybody is stopped")
-		return nil
-	}
-	for _, side := range []struct {
-		site string
-		k    Kafka
-	}{{s.in.Route.From.Name, s.r.from}, {s.in.Route.To.Name, s.r.to}} {
-		open, err := side.k.AllowsEveryone(ctx)
-		switch {
-		case err != nil:
-			return wrap("probe allow.everyone.if.no.acl.found on "+side.site, err)
-		case open:
-			s.problem("allow.everyone.if.no.acl.found", side.site+" lets everybody use a resource without ACLs: the fence would be the first ACL of a topic and deny everybody else, the mirror too", "give each topic explicit ALLOWs, then turn the setting off")
-		default:
-			s.ok("allow.everyone.if.no.acl.found", "%s denies what no ACL allows", side.site)
+// nobodyIsEverybody refuses what works only because of allow.everyone.if.no.acl.found (P12): a topic or group that no ACL
+// names. The fence would be its first ACL, and deny everybody else, the mirror too. Where an ACL names it, the setting
+// has no effect on it, whatever it is.
+func nobodyIsEverybody(_ context.Context, s *survey) error {
+	bare := 0
+	for _, site := range []string{s.in.Route.From.Name, s.in.Route.To.Name} {
+		var unnamed []string
+		for _, t := range s.topics {
+			if !replication.Named(s.acls[site], replication.ResourceTopic, t.Name) {
+				unnamed = append(unnamed, "topic "+t.Name)
+			}
 		}
+		for _, g := range s.groups {
+			if !replication.Named(s.acls[site], replication.ResourceGroup, g.Name) {
+				unnamed = append(unnamed, "group "+g.Name)
+			}
+		}
+		if len(unnamed) == 0 {
+			continue
+		}
+		bare++
+		s.problem("allow.everyone.if.no.acl.found", fmt.Sprintf("on %s no ACL names %s: whoever uses them may do so only because allow.everyone.if.no.acl.found is true, or as a super user; a fence would be the first ACL and deny everybody else", site, firstFew(unnamed)),
+			"give each topic and group explicit ALLOWs for its clients and the mirror")
+	}
+	if bare == 0 {
+		s.ok("allow.everyone.if.no.acl.found", "every topic and group has ACLs of its own on both clusters, so the fence denies only whom it should")
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
 	"golang.org/x/term"
 	"google.golang.org/grpc"
 
@@ -232,4 +233,13 @@ func (c *cli) json(v any) error {
 func (c *cli) colours() bool {
 	f, ok := c.stdout.(*os.File)
 	return ok && c.getenv("NO_COLOR") == "" && term.IsTerminal(int(f.Fd()))
+}
+
+// rootCause is what an activity said, without Temporal's wrapping.
+func rootCause(err error) error {
+	var said *temporal.ApplicationError
+	if errors.As(err, &said) {
+		return errors.New(said.Message())
+	}
+	return err
 }

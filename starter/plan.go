@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/spf13/cobra"
+	"go.temporal.io/sdk/client"
+
+	"switchback/workflows"
+)
+
+func (c *cli) plan() *cobra.Command {
+	plan := &cobra.Command{
+		Use: "plan", Short: "Say what a run would do, and change nothing",
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	plan.AddCommand(c.planPlanned())
+	return plan
+}
+
+func (c *cli) planPlanned() *cobra.Command {
+	var in workflows.PlannedInput
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "planned RUNBOOK --to CLUSTER",
+		Short: "Say what a planned failover would do, and what stands in its way",
+		Long: `Plan runs every check of preflight and lists what each step would do. It takes no lock, stops nobody and writes nothing
+anywhere. It exits with 1 when the run could not go now.`,
+		Example: "  switchback plan planned orders --to west",
+		Args:    exactly(1, "one RUNBOOK"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if in.Runbook = args[0]; in.To == "" {
+				return usageError{errors.New("--to is needed: the cluster to move the workload to")}
+			}
+			return c.connected(cmd.Context(), func(ctx context.Context, t client.Client) error {
+				ctx, cancel := context.WithTimeout(ctx, max(c.timeout, 3*time.Minute)) // preflight logs in as every client
+				defer cancel()
+				id := fmt.Sprintf("plan-%s-%s", in.Runbook, time.Now().UTC().Format("20060102-150405.000"))
+				run, err := t.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: id, TaskQueue: c.taskQueue, StaticSummary: "Dry run: " + in.Runbook + " to " + in.To}, workflows.PlanFailover, in)
+				if err != nil {
+					return fmt.Errorf("start %s: %w", id, err)
+				}
+				var p workflows.Plan
+				if err := run.Get(ctx, &p); err != nil {
+					return fmt.Errorf("plan %s: %w", in.Runbook, rootCause(err))
+				}
+				if c.output == "json" {
+					err = c.json(p)
+				} else {
+					c.showPlan(p, all)
+				}
+				if err == nil && !p.GoesIfNow {
+					err = errNotWell
+				}
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVar(&in.To, "to", "", "cluster to move the workload to")
+	cmd.Flags().StringVar(&in.From, "from", "", "cluster that it must be on now (default: what discovery says)")
+	cmd.Flags().BoolVar(&all, "all", false, "show the checks that are well, too")
+	return cmd
+}
+
+func (c *cli) showPlan(p workflows.Plan, all bool) {
+	fmt.Fprintf(c.stdout, "Planned failover of %s from %s to %s, epoch %d to %d (runbook sha256 %.12s)\n", p.Runbook, p.From, p.To, p.Epoch, p.NextEpoch, p.SHA256)
+	fmt.Fprintf(c.stdout, "%d topics, %d partitions, %d groups; objectives: %s\n\n", p.Preflight.Topics, p.Preflight.Partitions, p.Preflight.Groups, p.Objectives)
+	t := table.NewWriter()
+	t.SetOutputMirror(c.stdout)
+	t.SetStyle(table.StyleLight)
+	t.AppendHeader(table.Row{"", "step", "budget", "would"})
+	t.SetColumnConfigs([]table.ColumnConfig{{Number: 4, WidthMax: 100, WidthMaxEnforcer: text.WrapSoft}})
+	for i, s := range p.Steps {
+		t.AppendRow(table.Row{i + 1, s.Step, time.Duration(s.BudgetSeconds * float64(time.Second)).Round(time.Second), s.Would})
+	}
+	t.Render()
+	well := 0
+	for _, f := range p.Preflight.Findings {
+		if f.Level == "ok" && !all {
+			well++
+			continue
+		}
+		word := f.Level
+		if c.colours() {
+			word = level(f.Level).Sprint(word)
+		}
+		fmt.Fprintf(c.stdout, "%-8s %s: %s\n", word, f.Check, f.Means)
+		if f.Do != "" {
+			fmt.Fprintf(c.stdout, "         do: %s\n", f.Do)
+		}
+	}
+	if well > 0 {
+		fmt.Fprintf(c.stdout, "ok       %d checks are well (--all shows them)\n", well)
+	}
+	switch {
+	case p.HeldBy != nil:
+		fmt.Fprintf(c.stdout, "\nIt could not go now: the runbook is held by %s since %s.\n", p.HeldBy.Run.ID(), p.HeldBy.Since.Format(time.RFC3339))
+	case p.Problems > 0:
+		fmt.Fprintf(c.stdout, "\nIt could not go now: %d problems. Nothing was changed.\n", p.Problems)
+	default:
+		fmt.Fprintf(c.stdout, "\nIt could go now. Nothing was changed. Start it:\n  switchback start planned %s --to %s --reason \"...\"\n", p.Runbook, p.To)
+	}
+}
