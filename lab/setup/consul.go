@@ -66,8 +66,14 @@ func (l *Lab) consulRules() map[string]string {
 	for _, w := range l.options.Workloads {
 		fmt.Fprintf(&worker, "key_prefix %q { policy = \"write\" }\n", Prefix(w.Name)+"/")
 		for _, c := range w.Clients {
-			rules[c.Name] = fmt.Sprintf("key_prefix %q { policy = \"read\" }\nkey_prefix %q { policy = \"write\" }\nsession_prefix \"\" { policy = \"write\" }\n",
-				Prefix(w.Name)+"/", Prefix(w.Name)+"/clients/"+c.Name+"/instances/")
+			own := Prefix(w.Name) + "/clients/" + c.Name
+			// An instance registers on the condition that no epoch of its client's own has appeared (P22, P35), and Consul
+			// wants write for a check that a key does not exist.
+			rules[c.Name] = fmt.Sprintf(`key_prefix %q { policy = "read" }
+key_prefix %q { policy = "write" }
+key %q { policy = "write" }
+session_prefix "" { policy = "write" }
+`, Prefix(w.Name)+"/", own+"/instances/", own+"/epoch")
 		}
 	}
 	rules[workerPart] = worker.String()

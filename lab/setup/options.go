@@ -32,6 +32,8 @@ type Options struct {
 	Canary string
 	// EditRunbook changes each runbook before its file is first written.
 	EditRunbook func(*runbooks.Runbook)
+	// ClientCommand is what supervisors run for an instance of a client; `lab client` when nil. rate is 0 for consumers.
+	ClientCommand func(w Workload, c Client, instance string, rate int) []string
 	// Program is the lab's own program, which serves Kafka, Vault and the link; it is built when empty.
 	Program string
 }

@@ -126,18 +126,29 @@ func (l *Lab) clientSpec(w Workload, c Client, instance string, rate int) tree.S
 		"--consul-address", l.ConsulURL(), "--consul-prefix", Prefix(w.Name), "--consul-token-file", part.ConsulTokenFile,
 		"--vault-address", l.VaultURL(), "--vault-role-id-file", part.RoleIDFile, "--vault-secret-id-file", part.SecretIDFile,
 		"--properties-file", l.path("clients", instance, "client.properties"),
-		"--", l.programs.Lab, "client", c.Role, "--instance", instance, "--ledger", l.path("ledger"),
+		"--",
 	}
-	if c.Role == runbooks.RoleProducer {
-		args = append(args, "--rate", strconv.Itoa(rate))
-	} else {
-		args = append(args, "--group", c.Group)
+	command := l.sampleClient
+	if l.options.ClientCommand != nil {
+		command = l.options.ClientCommand
 	}
-	args = append(args, "--topics", strings.Join(w.TopicNames(), ","))
+	args = append(args, command(w, c, instance, rate)...)
 	return tree.Spec{
 		Name: instance, Path: l.programs.Supervisor, Args: args, Dir: l.dir, Log: l.log(instance), Grace: 20 * time.Second,
 		Ready: func(ctx context.Context) error { return l.registered(ctx, w.Name, c.Name, instance) },
 	}
+}
+
+// sampleClient is the lab's own client program.
+func (l *Lab) sampleClient(w Workload, c Client, instance string, rate int) []string {
+	command := []string{
+		l.programs.Lab, "client", c.Role, "--instance", instance, "--ledger", l.LedgerDir(),
+		"--topics", strings.Join(w.TopicNames(), ","),
+	}
+	if c.Role == runbooks.RoleProducer {
+		return append(command, "--rate", strconv.Itoa(rate))
+	}
+	return append(command, "--group", c.Group)
 }
 
 // registered is nil once an instance says in Consul that it runs, or that it is stopped where that is what is wanted.

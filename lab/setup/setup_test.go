@@ -24,8 +24,14 @@ import (
 	"switchback/runbooks"
 )
 
-// The test binary plays the lab's own program.
+// The test binary plays the lab's own program, and a client that does nothing.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == "idle" {
+		if err := os.WriteFile(os.Args[2], []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+			panic(err)
+		}
+		select {}
+	}
 	if len(os.Args) > 1 && os.Args[1] == "serve" {
 		os.Exit(cli.Run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 	}
@@ -277,6 +283,42 @@ func TestUpThatFailsLeavesNothing(t *testing.T) {
 	require.ErrorContains(t, err, "start vault")
 	_, err = (&http.Client{Timeout: time.Second}).Get(lab.ConsulURL())
 	require.Error(t, err, "Consul is gone as well")
+}
+
+func TestClientsRunUnderTheirSupervisors(t *testing.T) {
+	children := t.TempDir()
+	lab := up(t, servers(t, func(o *setup.Options) {
+		o.WithoutClients = false
+		o.ClientCommand = func(_ setup.Workload, _ setup.Client, instance string, _ int) []string {
+			return []string{os.Args[0], "idle", filepath.Join(children, instance)}
+		}
+	}))
+	entry, err := lab.Discovery("orders")
+	require.NoError(t, err)
+	defer entry.Close()
+	state, err := entry.Read(t.Context())
+	require.NoError(t, err)
+	for client, instances := range map[string]int{"checkout": 3, "billing": 2, "shipping": 1} {
+		require.Len(t, state.Clients[client].Instances, instances)
+	}
+	child := func() int {
+		data, _ := os.ReadFile(filepath.Join(children, "checkout-2")) // absent or empty until the child got so far
+		pid, _ := strconv.Atoi(string(data))
+		return pid
+	}
+	isGone := func(pid int) bool {
+		stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		return err != nil || strings.Contains(string(stat), ") Z ")
+	}
+	eventually(t, func() bool { return child() > 0 }, "the child starts")
+	first := child()
+	require.NoError(t, lab.Kill("checkout-2"))
+	eventually(t, func() bool { return isGone(first) }, "the child ends with its supervisor")
+	require.NoError(t, lab.StartAgain(t.Context(), "checkout-2"))
+	eventually(t, func() bool { return child() > 0 && child() != first }, "a new child starts")
+	second := child()
+	require.NoError(t, lab.Down())
+	eventually(t, func() bool { return isGone(second) }, "the child ends with the lab")
 }
 
 func vaultAs(t *testing.T, lab *setup.Lab, part string) *vaultapi.Client {
