@@ -213,7 +213,11 @@ func (x Fault) after(w http.ResponseWriter, r *http.Request, rec *recorder) bool
 		rec.Code = x.Status
 		return false
 	case "error":
-		refuse(w, x.Status, map[bool]int{true: 50003, false: x.Status}[x.Status == 503], "Internal Server Error")
+		code := x.Status
+		if code == http.StatusServiceUnavailable {
+			code = 50003 // how the API marks what may be tried again
+		}
+		refuse(w, x.Status, code, "Internal Server Error")
 	case "reset":
 		panic(http.ErrAbortHandler)
 	case "hang":

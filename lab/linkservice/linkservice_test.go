@@ -41,10 +41,15 @@ type lab struct {
 
 func newLab(t *testing.T, tune func(*Config)) *lab {
 	t.Helper()
+	return newLabOf(t, 1, tune)
+}
+
+func newLabOf(t *testing.T, brokers int, tune func(*Config)) *lab {
+	t.Helper()
 	l := &lab{T: t, configs: map[string]kafka.Config{}}
 	for _, name := range []string{"east", "west"} {
 		l.configs[name] = kafka.Config{
-			Name: name, Dir: t.TempDir(), ClusterID: "lkc-" + name, Control: "127.0.0.1:0",
+			Name: name, Dir: t.TempDir(), ClusterID: "lkc-" + name, Control: "127.0.0.1:0", Ports: make([]int, brokers),
 			Superuser: kafka.User{Name: "lab", Password: "lab-secret"},
 			Users: []kafka.User{
 				{Name: "link", Password: "link-secret", ACLs: []kafka.ACL{

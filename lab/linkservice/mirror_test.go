@@ -13,7 +13,13 @@ import (
 )
 
 func TestMirrorKeepsRecordsAndOffsets(t *testing.T) {
-	l := newLab(t, nil)
+	for _, brokers := range []int{1, 3} {
+		t.Run(fmt.Sprint(brokers, " brokers"), func(t *testing.T) { mirrorKeepsRecordsAndOffsets(t, newLabOf(t, brokers, nil)) })
+	}
+}
+
+func mirrorKeepsRecordsAndOffsets(t *testing.T, l *lab) {
+	t.Helper()
 	l.topic(l.east, "orders", 3)
 	for p := range int32(3) {
 		l.write(l.east, "orders", p, "a", "b", "c")
