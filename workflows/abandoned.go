@@ -23,10 +23,8 @@ func (f *plannedFailover) settle(ctx workflow.Context, left activities.Holder) e
 		return err
 	}
 	entry := seen.Required()
-	if entry.SwitchedBy == left.Run.ID() {
-		return fmt.Errorf("run %s switched to %s at epoch %d and was then closed before its end (terminated, or timed out): "+
-			"its fence stands, its clients may be stopped and its report is missing. Look at it, start what it left stopped, then start a new run",
-			left.Run.ID(), entry.Cluster, entry.Epoch)
+	if entry.SwitchedBy == left.Run.ID() && entry.Cluster == left.To {
+		return f.startFor(ctx, until, left, entry)
 	}
 	route := f.route
 	if left.To != "" && left.To != route.To.Name {
@@ -37,13 +35,53 @@ func (f *plannedFailover) settle(ctx workflow.Context, left activities.Holder) e
 	return f.undoFor(ctx, until, left, route, entry)
 }
 
+// finish is for a workload that is where it was asked to go: there is nothing to do, unless the run that brought it
+// there was closed before it started the clients.
+func (f *plannedFailover) finish(ctx workflow.Context, until time.Time, seen activities.ReadDiscoveryResult) error {
+	entry := seen.Required()
+	f.status.From, f.status.Epoch, f.guard.Epoch, f.facts.Before = entry.Cluster, entry.Epoch, entry.Epoch, entry.Epoch
+	got, err := f.acquire(ctx, until, "runbook/"+f.in.Runbook, seen)
+	if err != nil {
+		return err
+	}
+	f.next = got.NextEpoch
+	if got.Abandoned == nil {
+		return fmt.Errorf("the workload of runbook %s is on %s already, at epoch %d", f.in.Runbook, entry.Cluster, entry.Epoch)
+	}
+	f.unsettled = true
+	if err := f.settle(ctx, *got.Abandoned); err != nil {
+		return err
+	}
+	return &stop{Completed, fmt.Sprintf("the workload was on %s already, at epoch %d; what run %s had left was finished", entry.Cluster, entry.Epoch, got.Abandoned.Run.ID())}
+}
+
+// startFor finishes a run that switched and was closed before its end: past the switch there is only forward.
+func (f *plannedFailover) startFor(ctx workflow.Context, until time.Time, left activities.Holder, entry activities.DiscoveryEntry) error {
+	if f.asked(entry, "stop") {
+		if _, err := f.startAgain(runbooks.RoleProducer, runbooks.RoleConsumer, runbooks.RoleBoth)(ctx, until); err != nil {
+			return err
+		}
+	}
+	f.deviate(fmt.Sprintf("run %s had switched to %s at epoch %d and was closed before its end: its clients were started; its fence stands, "+
+		"it has no report, and nobody has verified it", left.Run.ID(), entry.Cluster, entry.Epoch))
+	f.begun, f.unsettled = false, false
+	return nil
+}
+
+// asked says whether any client was asked to stop, or to run.
+func (f *plannedFailover) asked(entry activities.DiscoveryEntry, what string) bool {
+	for _, c := range f.book.Clients {
+		if entry.Desired[c.Name] == what {
+			return true
+		}
+	}
+	return false
+}
+
 // undoFor takes back what another run did, in the order of a rollback. The epoch is raised only when clients were asked
 // to stop: it would restart those that run.
 func (f *plannedFailover) undoFor(ctx workflow.Context, until time.Time, left activities.Holder, route activities.Route, entry activities.DiscoveryEntry) error {
-	stopped := false
-	for _, c := range f.book.Clients {
-		stopped = stopped || entry.Desired[c.Name] == "stop"
-	}
+	stopped := f.asked(entry, "stop")
 	if stopped {
 		if _, err := f.setDiscovery(ctx, until, route.From, "raise the epoch"); err != nil {
 			return err
@@ -65,6 +103,6 @@ func (f *plannedFailover) undoFor(ctx workflow.Context, until time.Time, left ac
 		return err
 	}
 	f.deviate("run " + left.Run.ID() + " had been closed before its end; what it had begun was taken back first")
-	f.begun = false
+	f.begun, f.unsettled = false, false
 	return nil
 }

@@ -1,7 +1,6 @@
 package workflows
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -35,7 +34,7 @@ func (f *plannedFailover) setDiscovery(ctx workflow.Context, until time.Time, to
 		return out, err
 	}
 	f.guard.Epoch, f.status.Epoch = f.next, f.next
-	f.facts.Entries, f.pending = out.Entries, anyPending(out.Entries)
+	f.pending = anyPending(out.Entries)
 	return out, nil
 }
 
@@ -88,12 +87,9 @@ func (f *plannedFailover) report(ctx workflow.Context, until time.Time) (string,
 		return "no report: the run ended before it knew its way", nil
 	}
 	f.align(ctx)
-	raw, err := json.Marshal(f.record(workflow.Now(ctx)))
-	if err != nil {
-		return "", err
-	}
+	var err error
 	f.written, err = perform[activities.ReportResult](f.engine, longWait(ctx, until, "write the report"), reports.Write,
-		activities.ReportInput{Run: f.guard.Run, Route: f.route, Report: raw})
+		reportInput{Run: f.guard.Run, Route: f.route, Report: f.record(workflow.Now(ctx))})
 	if err != nil && !f.begun {
 		f.deviate("the report was not written: " + plain(err)) // nothing was changed, so nobody has to stay up for it
 		return "not written: " + plain(err), nil
@@ -115,7 +111,7 @@ func (f *plannedFailover) align(ctx workflow.Context) {
 	case anyPending(out.Entries):
 		f.deviate("some discovery entries still say the old cluster and epoch: " + outcomes(out.Entries))
 	default:
-		f.pending, f.facts.Entries = false, out.Entries
+		f.pending = false
 	}
 }
 
@@ -131,7 +127,7 @@ func (f *plannedFailover) unprotected() time.Time {
 func (f *plannedFailover) release(ctx workflow.Context, until time.Time) (string, error) {
 	f.outlive(ctx)
 	for i := len(f.entities) - 1; i >= 0; i-- {
-		in := activities.Release{Entity: f.entities[i], Run: f.guard.Run, Outcome: f.status.Outcome, Report: f.written.JSONPath}
+		in := activities.Release{Entity: f.entities[i], Run: f.guard.Run, Outcome: f.status.Outcome, Report: f.written.JSONPath, Unsettled: f.unsettled}
 		in.Epoch, in.Active = f.guard.Epoch, f.route.From.Name // as this run knows it; the entity counts upwards only
 		if since := f.unprotected(); !since.IsZero() {
 			in.UnprotectedSince = &since

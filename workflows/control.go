@@ -25,6 +25,7 @@ const (
 	UpdateAbort       = "abort"
 	UpdateAcknowledge = "acknowledge"
 	QueryStatus       = "status"
+	QueryReport       = "report" // of a run that has ended, as JSON of report.Report; null before
 )
 
 // Order is the input of every Update. By is a claim, not a proof: write access to Temporal is the right to give it.

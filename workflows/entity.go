@@ -76,7 +76,8 @@ func (e *entity) mayAcquire(in activities.Acquire) error {
 		return fmt.Errorf("%s can only be held by a run: workflow id and first run id are missing", e.name)
 	}
 	active := e.active(in)
-	if e.ofRunbook() && !e.holds(in.Run) && in.To != "" && in.To == active {
+	free := e.Status.Holder == nil && e.Status.Abandoned == nil // otherwise there may be something to finish there
+	if e.ofRunbook() && free && in.To != "" && in.To == active {
 		return fmt.Errorf("the workload of %s is on %s already", e.name, active)
 	}
 	return nil
@@ -150,7 +151,10 @@ func (e *entity) release(ctx workflow.Context, in activities.Release) error {
 	if in.UnprotectedSince != nil {
 		e.Status.UnprotectedSince = in.UnprotectedSince
 	}
-	e.Status.Holder, e.Status.Abandoned, e.HeldEpoch = nil, nil, 0
+	e.Status.Holder, e.HeldEpoch = nil, 0
+	if !in.Unsettled {
+		e.Status.Abandoned = nil
+	}
 	e.show(ctx)
 	return nil
 }
@@ -175,25 +179,25 @@ func (e *entity) look(ctx workflow.Context) {
 
 // show renders the page of the entity.
 func (e *entity) show(ctx workflow.Context) {
-	var b strings.Builder
+	var b []byte
 	s := e.Status
-	fmt.Fprintf(&b, "## %s\n\n", e.name)
+	b = fmt.Appendf(b, "## %s\n\n", e.name)
 	if e.ofRunbook() {
-		fmt.Fprintf(&b, "The workload is on **%s** at epoch **%d**.\n\n", or(s.Active, "a cluster that no run has named yet"), s.Epoch)
+		b = fmt.Appendf(b, "The workload is on **%s** at epoch **%d**.\n\n", or(s.Active, "a cluster that no run has named yet"), s.Epoch)
 	}
 	if s.UnprotectedSince != nil {
-		fmt.Fprintf(&b, "**Unprotected** since %s.\n\n", s.UnprotectedSince.Format(time.RFC3339))
+		b = fmt.Appendf(b, "**Unprotected** since %s.\n\n", s.UnprotectedSince.Format(time.RFC3339))
 	}
 	switch h := s.Holder; {
 	case h == nil:
-		b.WriteString("Nobody holds it.\n\n")
-	case s.Abandoned == h:
-		fmt.Fprintf(&b, "**Run %s was closed without releasing it.** Its fences, stopped clients and suspended syncs may stand: the next run settles that first.\n\n", h.Run.ID())
+		b = append(b, "Nobody holds it.\n\n"...)
+	case s.Abandoned != nil && s.Abandoned.Run == h.Run:
+		b = fmt.Appendf(b, "**Run %s was closed without releasing it.** Its fences, stopped clients and suspended syncs may stand: the next run settles that first.\n\n", h.Run.ID())
 	default:
-		fmt.Fprintf(&b, "Held by run %s (%s to %s) since %s.\n\n", h.Run.ID(), h.Kind, h.To, h.Since.Format(time.RFC3339))
+		b = fmt.Appendf(b, "Held by run %s (%s to %s) since %s.\n\n", h.Run.ID(), h.Kind, h.To, h.Since.Format(time.RFC3339))
 	}
 	if s.LastRun != nil {
-		fmt.Fprintf(&b, "Last run: %s, %s. Report: %s\n", s.LastRun.ID(), s.LastOutcome, or(s.LastReport, "none"))
+		b = fmt.Appendf(b, "Last run: %s, %s. Report: %s\n", s.LastRun.ID(), s.LastOutcome, or(s.LastReport, "none"))
 	}
-	workflow.SetCurrentDetails(ctx, b.String())
+	workflow.SetCurrentDetails(ctx, string(b))
 }

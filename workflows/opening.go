@@ -29,16 +29,21 @@ func (f *plannedFailover) preflight(ctx workflow.Context, until time.Time) (stri
 	if err != nil {
 		return "", err
 	}
+	if entry := seen.Required(); entry.Error == "" && entry.Cluster == f.in.To {
+		return "", f.finish(ctx, until, seen)
+	}
 	if f.route, err = way(f.book, seen.Required(), f.in.From, f.in.To); err != nil {
 		return "", err
 	}
 	f.status.From, f.status.Epoch, f.guard.Epoch = f.route.From.Name, seen.Required().Epoch, seen.Required().Epoch
+	f.facts.Before = f.guard.Epoch
 	got, err := f.acquire(ctx, until, "runbook/"+f.in.Runbook, seen)
 	if err != nil {
 		return "", err
 	}
 	f.next, f.status.NextEpoch = got.NextEpoch, got.NextEpoch
 	if got.Abandoned != nil {
+		f.unsettled = true
 		if err := f.settle(ctx, *got.Abandoned); err != nil {
 			return "", err
 		}
@@ -81,12 +86,12 @@ func way(book runbooks.Runbook, entry activities.DiscoveryEntry, from, to string
 	case from != "" && from != entry.Cluster:
 		return activities.Route{}, fmt.Errorf("the run was asked to go from %s, but clients find %s", from, entry.Cluster)
 	case to == entry.Cluster:
-		return activities.Route{}, fmt.Errorf("the workload is on %s already, at epoch %d", to, entry.Epoch)
+		return activities.Route{}, fmt.Errorf("the workload of runbook %s is on %s already, at epoch %d", book.Metadata.Name, to, entry.Epoch)
 	}
 	source, there := book.Clusters[entry.Cluster]
 	target, known := book.Clusters[to]
 	if !there || !known {
-		return activities.Route{}, fmt.Errorf("the runbook knows %s: it cannot go from %q to %q", strings.Join(book.ClusterNames(), " and "), entry.Cluster, to)
+		return activities.Route{}, fmt.Errorf("it cannot go from %q to %q: the runbook does not name both among its clusters", entry.Cluster, to)
 	}
 	link, ok := book.Link(entry.Cluster, to)
 	if !ok {
@@ -106,7 +111,7 @@ func (f *plannedFailover) readDiscovery(ctx workflow.Context, until time.Time) (
 // acquire takes a lock. It is noted as held before: a lost answer may have been a yes, and releasing what is not held
 // changes nothing.
 func (f *plannedFailover) acquire(ctx workflow.Context, until time.Time, entity string, seen activities.ReadDiscoveryResult) (activities.Acquired, error) {
-	in := activities.Acquire{Entity: entity, Run: f.guard.Run, Kind: "planned failover", From: f.route.From.Name, To: f.route.To.Name}
+	in := activities.Acquire{Entity: entity, Run: f.guard.Run, Kind: "planned failover", From: f.route.From.Name, To: f.in.To}
 	if len(seen.Entries) > 0 {
 		in.SeenEpoch, in.SeenActive = seen.HighestEpoch(), seen.Required().Cluster
 	}

@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -38,18 +39,19 @@ type Result struct {
 // plannedFailover moves a workload so that nothing is lost and nothing is read twice.
 type plannedFailover struct {
 	*engine
-	in       PlannedInput
-	book     runbooks.Runbook
-	sha256   string
-	route    activities.Route
-	guard    activities.Guard
-	next     int64 // the epoch of the switch, fixed before it is used (P2)
-	entities []string
-	checked  time.Time // when preflight last looked
-	linkName string
-	pending  bool // an optional discovery entry was out of reach
-	facts    facts
-	written  activities.ReportResult
+	in        PlannedInput
+	book      runbooks.Runbook
+	sha256    string
+	route     activities.Route
+	guard     activities.Guard
+	next      int64 // the epoch of the switch, fixed before it is used (P2)
+	entities  []string
+	checked   time.Time // when preflight last looked
+	linkName  string
+	unsettled bool // what a run before this one left behind still stands
+	pending   bool // an optional discovery entry was out of reach
+	facts     facts
+	written   activities.ReportResult
 }
 
 // PlannedFailover runs one. A completed, rolled back, aborted or rejected run completes with its Result; a failed one
@@ -63,6 +65,9 @@ func PlannedFailover(ctx workflow.Context, in PlannedInput) (Result, error) {
 	})}
 	f.guard.Run = run
 	if err := f.listen(); err != nil {
+		return Result{}, err
+	}
+	if err := workflow.SetQueryHandler(ctx, QueryReport, func() (json.RawMessage, error) { return f.written.Report, nil }); err != nil {
 		return Result{}, err
 	}
 	f.announce()
@@ -81,12 +86,15 @@ func (f *plannedFailover) page() []step {
 	return []step{
 		{name: Preflight, do: f.preflight, budget: fixed(preflightBudget)},
 		{name: Approve, do: f.awaitApproval, budget: f.expiry},
-		{name: SuspendSyncs, do: f.suspendSyncs, budget: fixed(suspendBudget)},
-		{name: StopProducers, do: f.stopProducers, budget: f.stopClients},
-		{name: FenceSource, do: f.fenceSource, budget: fixed(fenceBudget), quiet: true},
+		{name: SuspendSyncs, do: f.suspendSyncs, budget: fixed(suspendBudget), undo: undo{name: undoSyncs, do: f.restoreSyncs}},
+		{name: StopProducers, do: f.stopProducers, budget: f.stopClients,
+			undo: undo{name: undoProducers, do: f.startAgain(runbooks.RoleProducer, runbooks.RoleBoth)}},
+		{name: FenceSource, do: f.fenceSource, budget: fixed(fenceBudget), quiet: true,
+			undo: undo{name: undoFences, do: f.liftFences}},
 		{name: ProveQuiescence, do: f.proveQuiescence, budget: fixed(quiesceBudget), quiet: true},
 		{name: Drain, do: f.drain, budget: f.drainTime, quiet: true},
-		{name: StopConsumers, do: f.stopConsumers, budget: f.catchUpAndStop, quiet: true, with: FenceSource},
+		{name: StopConsumers, do: f.stopConsumers, budget: f.catchUpAndStop, quiet: true, with: FenceSource,
+			undo: undo{name: undoConsumers, do: f.startAgain(runbooks.RoleConsumer)}},
 		{name: HandOverOffsets, do: f.handOverOffsets, budget: fixed(handOverBudget), quiet: true},
 		{name: Promote, do: f.promote, budget: f.promoteTime, quiet: true}, // point of no return on Cluster Linking
 		{name: KeepMarks, do: f.keepMarks, budget: fixed(marksBudget), quiet: true, until: VerifyTarget, skip: true},
@@ -144,8 +152,6 @@ func (f *plannedFailover) awaitApproval(ctx workflow.Context, until time.Time) (
 
 // suspendSyncs holds back what the link does by itself, then lets the cycles pass that had begun before (P34).
 func (f *plannedFailover) suspendSyncs(ctx workflow.Context, until time.Time) (string, error) {
-	f.begun = true
-	f.register(undo{name: undoSyncs, of: SuspendSyncs, do: f.restoreSyncs})
 	in := activities.SyncsInput{Guard: f.guard, Route: f.route}
 	out, err := perform[activities.SyncsResult](f.engine, atomicWrite(ctx, until, "suspend the syncs of the link"), syncs.Suspend, in)
 	if err != nil {

@@ -23,7 +23,7 @@ const (
 	undoBudget      = 5 * time.Minute // as long as clients may take to start
 	lockBudget      = time.Minute
 	releaseBudget   = 10 * time.Minute
-	approvalExpiry  = 24 * time.Hour // where the runbook names none: no wait is for ever
+	approvalExpiry  = 24 * time.Hour           // where the runbook names none: no wait is for ever
 	noLimit         = 5 * 365 * 24 * time.Hour // some servers write the default of ten years out
 	leastBudget     = 5 * time.Second
 	preflightKeeps  = 10 * time.Minute // a preflight that is older is repeated before anything is changed

@@ -45,46 +45,47 @@ func (e *engine) show() { workflow.SetCurrentDetails(e.safe, page(e.status)) }
 
 // page is the run in Markdown: first what an operator must do, then how far it is.
 func page(s Status) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "## %s of `%s`: %s → %s\n\n", s.Workflow, s.Runbook, s.From, s.To)
+	var b []byte
+	b = fmt.Appendf(b, "## %s of `%s`: %s → %s\n\n", s.Workflow, s.Runbook, s.From, s.To)
 	switch {
 	case s.Parked != "":
-		fmt.Fprintf(&b, "**Parked.** %s\n\n", s.Parked)
+		b = fmt.Appendf(b, "**Parked.** %s\n\n", s.Parked)
 	case s.Held != "":
-		fmt.Fprintf(&b, "**Held** %s\n\n", s.Held)
+		b = fmt.Appendf(b, "**Held** %s\n\n", s.Held)
 	case s.Outcome != "" && !s.Ended.IsZero():
-		fmt.Fprintf(&b, "**%s.** %s\n\n", s.Outcome, s.Sentence)
+		b = fmt.Appendf(b, "**%s.** %s\n\n", s.Outcome, s.Sentence)
 	default:
-		fmt.Fprintf(&b, "Now: **%s**, waits for %s\n\n", s.Phase, s.WaitsFor)
+		b = fmt.Appendf(b, "Now: **%s**, waits for %s\n\n", s.Phase, s.WaitsFor)
 	}
 	if s.Final && s.Ended.IsZero() {
-		b.WriteString("Past the point of no return: the run only goes forward.\n\n")
+		b = append(b, "Past the point of no return: the run only goes forward.\n\n"...)
 	}
-	fmt.Fprintf(&b, "Asked for by %s: %s. Epoch %d, the switch gets %d.\n\n", or(s.By, "nobody named"), or(s.Reason, "no reason given"), s.Epoch, s.NextEpoch)
-	table(&b, "step", s.Steps)
+	b = fmt.Appendf(b, "Asked for by %s: %s. Epoch %d, the switch gets %d.\n\n", or(s.By, "nobody named"), or(s.Reason, "no reason given"), s.Epoch, s.NextEpoch)
+	b = table(b, "step", s.Steps)
 	if len(s.Closing) > 0 {
-		b.WriteString("\n")
-		table(&b, "closing", s.Closing)
+		b = append(b, "\n"...)
+		b = table(b, "closing", s.Closing)
 	}
 	for _, f := range s.Findings {
-		fmt.Fprintf(&b, "\n- %s: **%s** %s %s", f.Level, f.Check, f.Means, f.Do)
+		b = fmt.Appendf(b, "\n- %s: **%s** %s %s", f.Level, f.Check, f.Means, f.Do)
 	}
 	for _, d := range s.Deviations {
-		fmt.Fprintf(&b, "\n- deviation: %s", d)
+		b = fmt.Appendf(b, "\n- deviation: %s", d)
 	}
-	return b.String()
+	return string(b)
 }
 
-func table(b *strings.Builder, head string, rows []StepStatus) {
-	fmt.Fprintf(b, "| %s | state | budget | took | |\n|---|---|---|---|---|\n", head)
+func table(b []byte, head string, rows []StepStatus) []byte {
+	b = fmt.Appendf(b, "| %s | state | budget | took | |\n|---|---|---|---|---|\n", head)
 	for _, r := range rows {
 		took := ""
 		if r.Started != nil && r.Ended != nil {
 			took = fmt.Sprintf("%.2fs", r.Ended.Sub(*r.Started).Seconds())
 		}
 		text := strings.NewReplacer("\n", " ", "|", "/").Replace(r.Text)
-		fmt.Fprintf(b, "| %s | %s | %.0fs | %s | %s |\n", r.Step, r.State, r.BudgetSeconds, took, text)
+		b = fmt.Appendf(b, "| %s | %s | %.0fs | %s | %s |\n", r.Step, r.State, r.BudgetSeconds, took, text)
 	}
+	return b
 }
 
 func or(s, otherwise string) string {

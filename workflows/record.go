@@ -2,48 +2,152 @@ package workflows
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"switchback/activities"
 	"switchback/replication"
+	"switchback/report"
 )
 
 // facts are what the steps learned that the report tells.
 type facts struct {
-	Preflight string                     `json:"-"`
-	Findings  []activities.Finding       `json:"checks,omitempty"`
-	Stopped   []activities.ClientState   `json:"stopped,omitempty"`
-	Running   []activities.ClientState   `json:"running,omitempty"`
-	Killed    []string                   `json:"killed,omitempty"`
-	HandOver  *activities.HandOverResult `json:"handOver,omitempty"`
-	Promoted  time.Time                  `json:"promoted,omitzero"`
-	Switched  time.Time                  `json:"switched,omitzero"`
-	Entries   []replication.Outcome      `json:"entries,omitempty"`
-	Verify    *activities.VerifyResult   `json:"verify,omitempty"`
+	Preflight string
+	Findings  []activities.Finding
+	Stopped   []activities.ClientState
+	Running   []activities.ClientState
+	Before    int64 // epoch when the run began
+	Promoted  time.Time
+	Switched  time.Time
+	Verify    *activities.VerifyResult
 }
 
-// Record is what the workflow knows of a run: its status, the snapshot's hash and the facts.
-type Record struct {
-	Status
-	SHA256 string `json:"sha256"`
-	Owner  string `json:"owner"`
-	facts
+// reportInput has the JSON of activities.ReportInput, which carries the report as it is.
+type reportInput struct {
+	Run    activities.Run   `json:"run"`
+	Route  activities.Route `json:"route"`
+	Report report.Report    `json:"report"`
 }
 
-func (f *plannedFailover) record(now time.Time) Record {
-	s := f.status.copy()
-	s.Ended = now
-	return Record{Status: s, SHA256: f.sha256, Owner: f.book.Metadata.Owner, facts: f.facts}
+// record is the report without what only the activity knows: positions, marks and offsets of every partition.
+func (f *plannedFailover) record(now time.Time) report.Report {
+	s, o := f.status, f.book.Objectives
+	r := report.Report{
+		Schema: report.SchemaName, Kind: report.KindPlanned, Runbook: s.Runbook, From: s.From, To: s.To, Reason: s.Reason, RequestedBy: s.By,
+		Run:            report.Run{WorkflowID: s.Run.WorkflowID, RunID: s.Run.FirstRunID},
+		SnapshotSHA256: f.sha256, Outcome: s.Outcome, OutcomeReason: s.Sentence, Started: s.Started.UTC(), Ended: now.UTC(),
+		Epoch:      report.Epoch{Before: &f.facts.Before},
+		Objectives: report.Objectives{RTOSeconds: o.RTO.D().Seconds(), RPOSeconds: o.RPO.Time.D().Seconds(), RPORecords: o.RPO.Records},
+		Deviations: s.Deviations, Standing: f.standing(), SwitchWindow: f.switchWindow(),
+	}
+	if f.guard.Epoch != f.facts.Before {
+		r.Epoch.After = &f.guard.Epoch
+	}
+	for _, list := range [][]StepStatus{s.Steps, s.Closing} {
+		for _, row := range list {
+			r.Steps = append(r.Steps, line(row, now))
+		}
+	}
+	for _, d := range s.Decisions {
+		r.Decisions = append(r.Decisions, report.Decision{Kind: d.What, By: d.By, Reason: d.Reason, At: d.At.UTC()})
+	}
+	for _, finding := range f.facts.Findings {
+		r.Findings = append(r.Findings, report.Finding(finding))
+	}
+	if s.Outcome == Completed {
+		f.measured(&r)
+	}
+	return r
+}
+
+// line is a step as the report tells it. The report's own step is done by the time anybody reads it.
+func line(row StepStatus, now time.Time) report.Step {
+	out := report.Step{Name: string(row.Step), Result: row.Text, Attempts: row.Tries, Started: row.Started}
+	switch row.State {
+	case Done, Running:
+		out.Status = report.StepDone
+	case Failed:
+		out.Status = report.StepFailed
+	case Skipped:
+		out.Status = report.StepSkipped
+	case Undone:
+		out.Status = report.StepRolledBack
+	default:
+		out.Status = report.StepNotReached
+	}
+	if row.Started != nil {
+		ended := now
+		if row.Ended != nil {
+			ended = *row.Ended
+		}
+		out.DurationSeconds = report.Seconds(ended.Sub(*row.Started))
+	}
+	if row.BudgetSeconds > 0 {
+		out.BudgetSeconds = &row.BudgetSeconds
+	}
+	return out
+}
+
+// measured is what only a completed run has. Nothing is lost when both sides were proven equal behind a fence.
+func (f *plannedFailover) measured(r *report.Report) {
+	since, zero, yes := f.unprotected().UTC(), int64(0), true
+	r.Protection = report.Protection{UnprotectedSince: &since, Text: "no link mirrors " + f.route.To.Name + " yet: protect it the other way"}
+	r.RPO = report.RPO{Records: &zero, Known: true, Met: &yes, Text: "both clusters were proven equal behind the fence before the mirrors were stopped"}
+	if r.RTO.Seconds = r.SwitchWindow.ProducersSeconds; r.RTO.Seconds != nil && r.Objectives.RTOSeconds > 0 {
+		met := *r.RTO.Seconds <= r.Objectives.RTOSeconds
+		r.RTO.Met = &met
+	}
+	if f.facts.Verify != nil {
+		r.SwitchWindow.CanarySeconds = &f.facts.Verify.CanarySeconds
+	}
+}
+
+// switchWindow is how long the instances of each client stood still, and the worst of each role.
+func (f *plannedFailover) switchWindow() report.SwitchWindow {
+	var w report.SwitchWindow
+	for _, stopped := range f.facts.Stopped {
+		one := report.ClientWindow{Client: stopped.Client, Role: stopped.Role, StoppedAt: known(stopped.First)}
+		i := slices.IndexFunc(f.facts.Running, func(c activities.ClientState) bool { return c.Client == stopped.Client })
+		if i >= 0 {
+			one.StartedAt = known(f.facts.Running[i].Last)
+		}
+		if one.StoppedAt != nil && one.StartedAt != nil {
+			one.Seconds = report.Seconds(one.StartedAt.Sub(*one.StoppedAt))
+			worst := &w.ProducersSeconds
+			if stopped.Role == "consumer" {
+				worst = &w.ConsumersSeconds
+			}
+			if *worst == nil || **worst < *one.Seconds {
+				*worst = one.Seconds
+			}
+		}
+		w.Clients = append(w.Clients, one)
+	}
+	return w
+}
+
+func known(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+// standing is what the run leaves behind on purpose.
+func (f *plannedFailover) standing() []string {
+	if f.status.Outcome != Completed {
+		return nil
+	}
+	return []string{
+		"WRITE is denied on the topics of " + f.route.From.Name + ", and READ on their groups, until the workload goes home",
+		"ACL sync of link " + f.linkName + " is off while that fence stands, because it would copy it; offset sync and auto-create hold back this runbook's names",
+	}
 }
 
 func anyPending(list []replication.Outcome) bool {
-	for _, o := range list {
-		if o.Status != replication.OK {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(list, func(o replication.Outcome) bool { return o.Status != replication.OK })
 }
 
 func outcomes(list []replication.Outcome) string {

@@ -16,14 +16,15 @@ type undo struct {
 	do   func(ctx workflow.Context, until time.Time) (string, error)
 }
 
-// register puts an undo on the pile, once.
-func (e *engine) register(u undo) {
-	for _, known := range e.undos {
-		if known.name == u.name {
-			return
-		}
+// register puts a step's undo on the pile, once, before the step acts.
+func (e *engine) register(s step) {
+	known := func(u undo) bool { return u.name == s.undo.name }
+	if s.undo.do == nil || slices.ContainsFunc(e.undos, known) {
+		return
 	}
-	e.undos = append(e.undos, u)
+	e.begun = true
+	s.undo.of = s.name
+	e.undos = append(e.undos, s.undo)
 }
 
 // rollback undoes what was done, last first, and sets the outcome. Nothing is undone past the point of no return, nor

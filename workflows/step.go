@@ -40,16 +40,17 @@ const (
 )
 
 // step is one line of the page. do is called again when an operator says retry, so it looks before it acts; it is done
-// or fails by until. Its undo is registered by do, before do acts.
+// or fails by until. Its undo is registered before it begins.
 type step struct {
 	name   Step
 	do     func(ctx workflow.Context, until time.Time) (string, error)
 	budget func() time.Duration // read when the step opens: before preflight nobody knows the runbook's
-	with   Step                 // begins beside that earlier step, and is awaited at its own place
-	until  Step                 // begins at its own place, and is awaited before that later step
-	skip   bool                 // an operator may skip it
-	quiet  bool                 // no hold before it: the producers are stopped
-	always bool                 // runs however the steps before it ended
+	undo   undo
+	with   Step // begins beside that earlier step, and is awaited at its own place
+	until  Step // begins at its own place, and is awaited before that later step
+	skip   bool // an operator may skip it
+	quiet  bool // no hold before it: the producers are stopped
+	always bool // runs however the steps before it ended
 }
 
 // beside is a step that runs beside others.
@@ -178,6 +179,7 @@ func (e *engine) between(s step) error {
 func (e *engine) begin(s step) {
 	done, settle := workflow.NewFuture(e.ctx)
 	e.beside = append(e.beside, beside{step: s, done: done})
+	e.register(s)
 	row := e.open(s)
 	workflow.Go(e.ctx, func(ctx workflow.Context) {
 		text, err := s.do(ctx, *row.Until)
@@ -256,6 +258,7 @@ func (e *engine) insist(s step) {
 
 // try takes a step once.
 func (e *engine) try(ctx workflow.Context, s step) error {
+	e.register(s)
 	row := e.open(s)
 	text, err := s.do(ctx, *row.Until)
 	e.close(s, text, err)

@@ -40,13 +40,11 @@ func (f *plannedFailover) stopProducers(ctx workflow.Context, until time.Time) (
 		f.due = workflow.Now(ctx).Add(rto)
 	}
 	f.first = &undo{name: undoEpoch, do: f.raiseEpoch}
-	f.register(undo{name: undoProducers, of: StopProducers, do: f.startAgain(runbooks.RoleProducer, runbooks.RoleBoth)})
 	return f.stopRoles(ctx, until, runbooks.RoleProducer, runbooks.RoleBoth)
 }
 
 // stopConsumers runs beside fence, proof and drain. Where the runbook asks for it, groups first read to the end.
 func (f *plannedFailover) stopConsumers(ctx workflow.Context, until time.Time) (string, error) {
-	f.register(undo{name: undoConsumers, of: StopConsumers, do: f.startAgain(runbooks.RoleConsumer)})
 	if catchUp := f.book.Budgets.CatchUp.D(); catchUp > 0 {
 		by := workflow.Now(ctx).Add(catchUp)
 		in := activities.CatchUpInput{Guard: f.guard, Route: f.route, Deadline: inside(ctx, by)}
@@ -79,7 +77,6 @@ func (f *plannedFailover) stopRoles(ctx workflow.Context, until time.Time, roles
 		return "", teams
 	}
 	for _, killed := range out.Killed {
-		f.facts.Killed = append(f.facts.Killed, killed)
 		f.deviate(killed + " had to be killed: a request that was in flight may be repeated on " + f.route.To.Name)
 		name, _, _ := strings.Cut(killed, "/")
 		if whenKilled(all, name) == rollBackWhenKilled {
@@ -90,7 +87,6 @@ func (f *plannedFailover) stopRoles(ctx workflow.Context, until time.Time, roles
 }
 
 func (f *plannedFailover) fenceSource(ctx workflow.Context, until time.Time) (string, error) {
-	f.register(undo{name: undoFences, of: FenceSource, do: f.liftFences})
 	in := activities.FenceInput{Guard: f.guard, Route: f.route, Topics: f.book.Topics}
 	out, err := perform[activities.FenceResult](f.engine, windowWrite(ctx, until, "deny WRITE on "+f.route.From.Name), fences.Raise, in)
 	if len(out.Born) > 0 {
@@ -121,7 +117,6 @@ func (f *plannedFailover) handOverOffsets(ctx workflow.Context, until time.Time)
 	if err != nil {
 		return "", err
 	}
-	f.facts.HandOver = &out
 	for _, d := range out.Deviations {
 		f.deviate(d)
 	}

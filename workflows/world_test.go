@@ -418,10 +418,10 @@ func (p *play) status(t *testing.T) workflows.Status {
 
 // tell sends an Update after so long and keeps its answer.
 func (p *play) tell(after time.Duration, name string, o workflows.Order) {
-	p.RegisterDelayedCallback(func() { p.now_(name, o) }, after)
+	p.RegisterDelayedCallback(func() { p.give(name, o) }, after)
 }
 
-func (p *play) now_(name string, o workflows.Order) {
+func (p *play) give(name string, o workflows.Order) {
 	i := len(p.answers)
 	p.answers = append(p.answers, "")
 	p.UpdateWorkflow(name, fmt.Sprintf("%s-%d", name, i), &testsuite.TestUpdateCallback{
