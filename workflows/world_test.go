@@ -48,12 +48,11 @@ type world struct {
 	holder    map[string]activities.Run
 	released  []activities.Release
 	reports   []string
-	attempt   map[string]int32         // what a result says its attempt was
-	delay     map[string]time.Duration // not slept: the test environment's clock stands still in activities
-	fail      map[string][]error       // errors of the next calls; applied before acting
-	failAfter map[string][]error       // errors of the next calls; applied after acting
-	hook      func(name string)        // called before an activity acts
-	times     map[string]time.Time     // when an activity last started
+	attempt   map[string]int32     // what a result says its attempt was
+	fail      map[string][]error   // errors of the next calls; applied before acting
+	failAfter map[string][]error   // errors of the next calls; applied after acting
+	hook      func(name string)    // called before an activity acts
+	times     map[string]time.Time // when an activity last started
 	inputs    map[string]any
 	options   []activity.Info
 	now       func() time.Time
@@ -99,8 +98,9 @@ func (w *world) begin(ctx context.Context, in any) (activities.Acted, error) {
 	defer w.mu.Unlock()
 	w.called = append(w.called, name)
 	w.options = append(w.options, info)
-	w.times[name], w.inputs[name] = info.StartedTime, in
-	acted := activities.Acted{Changed: true, Attempt: max(w.attempt[name], 1), Started: info.StartedTime}
+	now := w.now()
+	w.times[name], w.inputs[name] = now, in
+	acted := activities.Acted{Changed: true, Attempt: max(w.attempt[name], 1), Started: now}
 	if list := w.fail[name]; len(list) > 0 {
 		w.fail[name] = list[1:]
 		return acted, list[0]
@@ -391,6 +391,7 @@ func newPlay(t *testing.T, w *world) *play {
 	env.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: 10 * time.Second})
 	env.RegisterActivity(w)
 	workflows.Register(env)
+	w.now = env.Now
 	return &play{TestWorkflowEnvironment: env, world: w}
 }
 

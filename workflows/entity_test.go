@@ -1,0 +1,171 @@
+package workflows_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/workflow"
+
+	"switchback/activities"
+	"switchback/workflows"
+)
+
+// lock is one entity in the test environment.
+type lock struct {
+	*testsuite.TestWorkflowEnvironment
+	closed bool
+	asked  int
+	n      int
+}
+
+func newLock(id string) *lock {
+	var s testsuite.WorkflowTestSuite
+	l := &lock{TestWorkflowEnvironment: s.NewTestWorkflowEnvironment()}
+	l.SetStartWorkflowOptions(client.StartWorkflowOptions{ID: id})
+	l.RegisterActivityWithOptions(func(context.Context, activities.Holder) (bool, error) {
+		l.asked++
+		return l.closed, nil
+	}, activity.RegisterOptions{Name: "HolderClosed"})
+	workflows.Register(l)
+	return l
+}
+
+// ask sends an Update after so long; then sees its answer.
+func (l *lock) ask(after time.Duration, name string, in any, then func(activities.Acquired, error)) {
+	l.n++
+	id := fmt.Sprint(l.n)
+	l.RegisterDelayedCallback(func() {
+		l.UpdateWorkflow(name, id, &testsuite.TestUpdateCallback{
+			OnAccept: func() {},
+			OnReject: func(err error) { then(activities.Acquired{}, err) },
+			OnComplete: func(v any, err error) {
+				got, _ := v.(activities.Acquired)
+				then(got, err)
+			},
+		}, in)
+	}, after)
+}
+
+func (l *lock) status(t *testing.T) activities.EntityStatus {
+	var s activities.EntityStatus
+	answer, err := l.QueryWorkflow(activities.QueryEntity)
+	require.NoError(t, err)
+	require.NoError(t, answer.Get(&s))
+	return s
+}
+
+// live runs the entity for so long, then lets it continue as new.
+func (l *lock) live(t *testing.T, d time.Duration, state activities.EntityState) activities.EntityState {
+	t.Helper()
+	l.RegisterDelayedCallback(func() { l.SetContinueAsNewSuggested(true) }, d)
+	l.RegisterDelayedCallback(func() {
+		l.UpdateWorkflow(activities.UpdateRelease, "wake", &testsuite.TestUpdateCallback{
+			OnAccept: func() {}, OnReject: func(error) {}, OnComplete: func(any, error) {},
+		}, activities.Release{})
+	}, d+time.Second)
+	l.ExecuteWorkflow(activities.EntityWorkflow, state)
+	var next *workflow.ContinueAsNewError
+	require.ErrorAs(t, l.GetWorkflowError(), &next)
+	var carried activities.EntityState
+	require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(next.Input, &carried))
+	return carried
+}
+
+func ask(id string, seen int64) activities.Acquire {
+	return activities.Acquire{
+		Entity: "runbook/orders", Run: activities.Run{Runbook: "orders", WorkflowID: id, FirstRunID: "1"},
+		Kind: "planned failover", From: "east", To: "west", SeenEpoch: seen, SeenActive: "east",
+	}
+}
+
+func granted(t *testing.T, epoch int64) func(activities.Acquired, error) {
+	return func(a activities.Acquired, err error) {
+		require.NoError(t, err)
+		require.Equal(t, epoch, a.NextEpoch)
+	}
+}
+
+func refused(t *testing.T, text string) func(activities.Acquired, error) {
+	return func(_ activities.Acquired, err error) { require.ErrorContains(t, err, text) }
+}
+
+func TestP01_SecondRunIsRefusedWhateverItsID(t *testing.T) {
+	l := newLock("runbook/orders")
+	l.ask(1*time.Second, activities.UpdateAcquire, ask("any-id-i-like", 7), granted(t, 8))
+	l.ask(2*time.Second, activities.UpdateAcquire, ask("another", 7), refused(t, "runbook/orders is held by run any-id-i-like/1 (planned failover to west) since"))
+	l.ask(3*time.Second, activities.UpdateAcquire, ask("any-id-i-like", 7), granted(t, 8)) // idempotent by the run
+	l.ask(4*time.Second, activities.UpdateAcquire, ask("any-id-i-like", 12), granted(t, 8))
+	l.live(t, time.Minute, activities.EntityState{})
+	require.Equal(t, "any-id-i-like", l.status(t).Holder.Run.WorkflowID)
+}
+
+func TestP01_OnlyAClosedHolderIsReplacedAndIsRemembered(t *testing.T) {
+	l := newLock("runbook/orders")
+	l.ask(1*time.Second, activities.UpdateAcquire, ask("first", 7), granted(t, 8))
+	l.RegisterDelayedCallback(func() { l.closed = true }, 10*time.Minute)
+	l.RegisterDelayedCallback(func() {
+		require.NotZero(t, l.asked, "nobody looked whether the holder is still there")
+		require.NotNil(t, l.status(t).Abandoned)
+	}, 12*time.Minute)
+	l.ask(13*time.Minute, activities.UpdateAcquire, ask("second", 8), func(a activities.Acquired, err error) {
+		require.NoError(t, err)
+		require.EqualValues(t, 9, a.NextEpoch)
+		require.Equal(t, "first", a.Abandoned.Run.WorkflowID)
+	})
+	second := ask("second", 8).Run
+	l.ask(14*time.Minute, activities.UpdateRelease, activities.Release{Run: second, Outcome: "failed", Unsettled: true}, func(_ activities.Acquired, err error) { require.NoError(t, err) })
+	l.ask(15*time.Minute, activities.UpdateAcquire, ask("third", 8), func(a activities.Acquired, err error) {
+		require.NoError(t, err)
+		require.Equal(t, "first", a.Abandoned.Run.WorkflowID, "what was not settled is still there")
+	})
+	l.ask(16*time.Minute, activities.UpdateRelease, activities.Release{Run: ask("third", 8).Run, Outcome: "completed"}, func(_ activities.Acquired, err error) { require.NoError(t, err) })
+	l.live(t, 20*time.Minute, activities.EntityState{})
+	require.Nil(t, l.status(t).Abandoned)
+	require.Nil(t, l.status(t).Holder)
+}
+
+func TestP02_EpochOnlyGrows(t *testing.T) {
+	since := time.Now().UTC()
+	run := ask("first", 7).Run
+	l := newLock("runbook/orders")
+	ok := func(_ activities.Acquired, err error) { require.NoError(t, err) }
+	l.ask(1*time.Second, activities.UpdateAcquire, ask("first", 7), granted(t, 8))
+	l.ask(2*time.Second, activities.UpdateRelease, activities.Release{Run: run, Outcome: "completed", Active: "west", Epoch: 8, UnprotectedSince: &since, Report: "r.json"}, ok)
+	l.ask(3*time.Second, activities.UpdateRelease, activities.Release{Run: run, Outcome: "rolled back", Active: "east", Epoch: 9}, ok) // holds nothing any more
+	l.ask(4*time.Second, activities.UpdateAcquire, ask("second", 7), refused(t, "the workload of runbook/orders is on west already"))
+	home := ask("third", 3)
+	home.To = "east"
+	l.ask(5*time.Second, activities.UpdateAcquire, home, granted(t, 9))
+	l.live(t, time.Minute, activities.EntityState{})
+	s := l.status(t)
+	require.Equal(t, "west", s.Active)
+	require.EqualValues(t, 8, s.Epoch)
+	require.Equal(t, "completed", s.LastOutcome)
+	require.Equal(t, since, *s.UnprotectedSince)
+	require.NotNil(t, s.LastSwitch)
+}
+
+func TestEntityCarriesItsHolder(t *testing.T) {
+	l := newLock("runbook/orders")
+	run := ask("first", 7).Run
+	state := activities.EntityState{HeldEpoch: 8, Status: activities.EntityStatus{Active: "east", Epoch: 7, Holder: &activities.Holder{Run: run, To: "west"}}}
+	l.ask(1*time.Second, activities.UpdateAcquire, ask("first", 7), granted(t, 8))
+	l.ask(2*time.Second, activities.UpdateAcquire, ask("second", 7), refused(t, "is held by run first/1"))
+	require.Equal(t, state.Status.Holder, l.live(t, time.Minute, state).Status.Holder)
+}
+
+func TestLinksKnowNoEpoch(t *testing.T) {
+	l := newLock("link/east-west")
+	in := ask("first", 7)
+	in.Entity = "link/east-west"
+	l.ask(1*time.Second, activities.UpdateAcquire, in, granted(t, 0))
+	l.live(t, time.Minute, activities.EntityState{})
+	require.Empty(t, l.status(t).Active)
+}
