@@ -23,6 +23,7 @@ type lock struct {
 	closed bool
 	asked  int
 	n      int
+	heard  int
 }
 
 func newLock(id string) *lock {
@@ -44,8 +45,9 @@ func (l *lock) ask(after time.Duration, name string, in any, then func(activitie
 	l.RegisterDelayedCallback(func() {
 		l.UpdateWorkflow(name, id, &testsuite.TestUpdateCallback{
 			OnAccept: func() {},
-			OnReject: func(err error) { then(activities.Acquired{}, err) },
+			OnReject: func(err error) { l.heard++; then(activities.Acquired{}, err) },
 			OnComplete: func(v any, err error) {
+				l.heard++
 				got, _ := v.(activities.Acquired)
 				then(got, err)
 			},
@@ -73,6 +75,7 @@ func (l *lock) live(t *testing.T, d time.Duration, state activities.EntityState)
 	l.ExecuteWorkflow(activities.EntityWorkflow, state)
 	var next *workflow.ContinueAsNewError
 	require.ErrorAs(t, l.GetWorkflowError(), &next)
+	require.Equal(t, l.n, l.heard, "an Update was not answered")
 	var carried activities.EntityState
 	require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(next.Input, &carried))
 	return carried

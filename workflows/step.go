@@ -167,6 +167,7 @@ func (e *engine) advance(s step, rest []step) error {
 func (e *engine) between(s step) error {
 	if !s.quiet && e.held != nil {
 		e.say(phaseHeld, fmt.Sprintf("held before %s by %s (%s): resume it, or abort it", s.name, e.held.By, e.held.Reason))
+		e.phase(phaseHeld)
 		_ = workflow.Await(e.safe, func() bool { return e.held == nil || e.stop != nil })
 	}
 	if e.stop != nil && !e.final {

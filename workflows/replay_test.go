@@ -1,0 +1,32 @@
+package workflows_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/worker"
+
+	"switchback/workflows"
+)
+
+// histories are recorded from runs against a real server. A change that cannot replay one of them would leave a run
+// standing behind its fence.
+const histories = "testdata/history"
+
+func TestReplay(t *testing.T) {
+	if _, err := os.Stat(histories); os.IsNotExist(err) {
+		t.Skipf("no folder %s: record histories of a lab run first", histories)
+	}
+	files, err := filepath.Glob(filepath.Join(histories, "*.json"))
+	require.NoError(t, err)
+	require.NotEmpty(t, files, "%s is there and holds no history", histories)
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			replayer := worker.NewWorkflowReplayer()
+			workflows.Register(replayer)
+			require.NoError(t, replayer.ReplayWorkflowHistoryFromJSONFile(nil, file))
+		})
+	}
+}
