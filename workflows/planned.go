@@ -171,6 +171,7 @@ func (f *plannedFailover) suspendSyncs(ctx workflow.Context, until time.Time) (s
 
 // verify looks at the target as clients see it.
 func (f *plannedFailover) verify(ctx workflow.Context, until time.Time) (string, error) {
+	f.due = time.Time{} // also when starting the clients was skipped
 	f.phase(string(VerifyTarget))
 	in := activities.VerifyInput{Guard: f.guard, Route: f.route, Groups: f.book.Groups, Deadline: inside(ctx, until)}
 	out, err := perform[activities.VerifyResult](f.engine, longWait(ctx, until, "canary through "+f.route.To.Name), verifier.Target, in)
