@@ -128,6 +128,10 @@ func (f *plannedFailover) check(ctx workflow.Context, until time.Time) error {
 	}
 	f.checked = workflow.Now(ctx)
 	f.stopIsFinal, f.linkName = out.StopIsFinal, out.LinkName
+	if len(f.book.Hooks) > 0 {
+		out.Findings = append(out.Findings, activities.Finding{Check: "hooks", Level: activities.LevelWarning,
+			Means: "the runbook has hooks, and this version starts none.", Do: "Start those workflows by hand after the run."})
+	}
 	f.status.Findings = nil
 	var problems []string
 	for _, finding := range out.Findings {

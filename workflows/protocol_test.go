@@ -215,6 +215,15 @@ func TestPreflightProblemsChangeNothing(t *testing.T) {
 	require.NotContains(t, w.called, "Suspend")
 }
 
+func TestHooksAreNotSilentlyIgnored(t *testing.T) {
+	w := newWorld(t)
+	w.book.Hooks = []runbooks.Hook{{After: "verify", Workflow: "RefreshDashboards", TaskQueue: "platform"}}
+	p := newPlay(t, w)
+	_, err := p.run(t)
+	require.NoError(t, err)
+	require.Equal(t, "hooks", p.status(t).Findings[0].Check)
+}
+
 // A run that was closed before its end is settled by the next: taken back, or finished where it had switched.
 func TestP01_AbandonedRunIsTakenBackFirst(t *testing.T) {
 	w := newWorld(t)
