@@ -109,6 +109,12 @@ func (v *Vault) Close() {
 	v.web.CloseIdleConnections()
 }
 
+// Check logs in unless a token is there already. fault.ErrUnauthenticated when Vault refuses who we say we are.
+func (v *Vault) Check(ctx context.Context) error {
+	_, err := v.session(ctx)
+	return err
+}
+
 // Login reads username and password. fault.ErrNotFound when there is no such secret, fault.ErrInvalid when it lacks one
 // of the two.
 func (v *Vault) Login(ctx context.Context, ref runbooks.SecretRef) (secret.Login, error) {

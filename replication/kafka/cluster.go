@@ -138,6 +138,10 @@ func (c *Cluster) Close() {
 	}
 }
 
+// LoginLost is true once an operation has failed because the login was refused: the password has changed since Open, and
+// only a new Cluster with the new one will do.
+func (c *Cluster) LoginLost() bool { return c.logins.lost.Load() }
+
 // Identity asks which cluster answers, and with which brokers.
 func (c *Cluster) Identity(ctx context.Context) (replication.Identity, error) {
 	resp, err := c.metadata(ctx, []string{})
@@ -289,7 +293,17 @@ func tlsConfig(cfg Config) (*tls.Config, error) {
 
 // loginWatch remembers whether the last login ended in the broker hanging up: some brokers do that instead of saying
 // that the password is wrong, and what is left of it is a bare EOF.
-type loginWatch struct{ refused atomic.Bool }
+type loginWatch struct {
+	refused atomic.Bool
+	lost    atomic.Bool // an operation failed because of a login
+}
+
+// note remembers that an operation failed because of a login.
+func (w *loginWatch) note(err error) {
+	if errors.Is(err, fault.ErrUnauthenticated) {
+		w.lost.Store(true)
+	}
+}
 
 // OnBrokerConnect forgets the login once nobody answers at all: that is another trouble.
 func (w *loginWatch) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {

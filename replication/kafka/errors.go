@@ -143,6 +143,7 @@ func (c *Cluster) fail(doing string, err error, in intent) error {
 		err = fmt.Errorf("%w: the broker hung up during the login: %w", fault.ErrUnauthenticated, err)
 	}
 	err = translate(err, in)
+	c.logins.note(err)
 	if errors.Is(err, fault.ErrUnauthenticated) && fault.HintOf(err) == "" {
 		err = fault.Hint(err, "check the user name, password and mechanism that Vault and the runbook hold for cluster %s", c.name)
 	}
@@ -177,6 +178,7 @@ func (p *partial) err(c *Cluster) error {
 	if len(p.failed) == 0 {
 		return nil
 	}
+	c.logins.note(p.first)
 	return &replication.Partial{Op: c.name + ": " + p.op, Failed: p.failed, Err: p.first}
 }
 
