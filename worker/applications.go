@@ -11,30 +11,31 @@ import (
 // applications are the clients of a runbook, by the kind of what runs them: supervised ones, in this version.
 type applications struct{ *systems }
 
-func (a applications) open(ctx context.Context, g activities.Guard) (*supervised.Clients, error) {
-	d, err := consuls{a.systems}.discovery(ctx, g.Discovery)
+func (a applications) open(ctx context.Context, g activities.Guard) (*supervised.Clients, func(error) error, error) {
+	d, noted, err := consuls{a.systems}.discovery(ctx, g.Discovery)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return supervised.New(d), nil
+	return supervised.New(d), noted, nil
 }
 
 func (a applications) Ask(ctx context.Context, g activities.Guard, desired string, clients []runbooks.Client) (bool, error) {
-	s, err := a.open(ctx, g)
+	s, noted, err := a.open(ctx, g)
 	if err != nil {
 		return false, err
 	}
-	return s.Ask(ctx, g.Epoch, desired, clients)
+	changed, err := s.Ask(ctx, g.Epoch, desired, clients)
+	return changed, noted(err)
 }
 
 func (a applications) Look(ctx context.Context, g activities.Guard, desired string, clients []runbooks.Client) (activities.Applied, error) {
-	s, err := a.open(ctx, g)
+	s, noted, err := a.open(ctx, g)
 	if err != nil {
 		return activities.Applied{}, err
 	}
 	p, err := s.Look(ctx, g.Epoch, desired, clients)
 	if err != nil {
-		return activities.Applied{}, err
+		return activities.Applied{}, noted(err)
 	}
 	out := activities.Applied{Waiting: p.Waiting}
 	for _, c := range p.Clients {

@@ -1,5 +1,6 @@
 // Command worker runs Switchback's workflows and activities. It is the composition root: the only place that knows every
-// adapter. Start reading at run; settings.go says what can be set, systems.go opens what activities ask for.
+// adapter. Start reading at run; settings.go says what can be set, systems.go opens what
+// activities ask for over the connections of kept.go, metrics.go serves /metrics.
 package main
 
 import (

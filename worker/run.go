@@ -2,16 +2,14 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/pflag"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/worker"
@@ -19,6 +17,8 @@ import (
 	"google.golang.org/grpc/backoff"
 
 	"switchback/activities"
+	"switchback/internal/dial"
+	"switchback/internal/fault"
 	"switchback/internal/vault"
 	"switchback/workflows"
 )
@@ -70,17 +70,27 @@ func logger(s Settings, w io.Writer) *slog.Logger {
 
 // serve connects, registers and works until the context ends.
 func serve(ctx context.Context, s Settings, log *slog.Logger) error {
+	measured := newMetrics()
+	where, stopMetrics, err := measured.serve(s.Metrics.Address, log)
+	if err != nil {
+		return err
+	}
+	defer stopMetrics()
 	v, err := vault.Open(vault.Config{
-		Address: s.Vault.Address, RoleIDFile: s.Vault.RoleIDFile, SecretIDFile: s.Vault.SecretIDFile, TokenFile: s.Vault.TokenFile,
+		Address: s.Vault.Address, Namespace: s.Vault.Namespace, AppRoleMount: s.Vault.AppRoleMount,
+		RoleIDFile: s.Vault.RoleIDFile, SecretIDFile: s.Vault.SecretIDFile, TokenFile: s.Vault.TokenFile,
 		TLS: vault.TLS{CAFile: s.Vault.TLS.CA, CertFile: s.Vault.TLS.Cert, KeyFile: s.Vault.TLS.Key}, Log: log,
 	})
 	if err != nil {
 		return err
 	}
 	defer v.Close()
-	temporal, err := dial(ctx, s, log)
-	if err != nil {
-		return fmt.Errorf("connect to Temporal at %s: %w", s.Temporal.Address, err)
+	if err := mayLogIn(ctx, v, log); err != nil {
+		return err
+	}
+	temporal, err := dialPatiently(ctx, s, log, measured)
+	if err != nil || temporal == nil {
+		return err
 	}
 	defer temporal.Close()
 	sys := newSystems(v, log)
@@ -88,24 +98,43 @@ func serve(ctx context.Context, s Settings, log *slog.Logger) error {
 
 	// See docs/decisions/temporal-settings.md for the figures behind these.
 	worker.SetStickyWorkflowCacheSize(2000)
+	fatal := make(chan error, 1)
 	w := worker.New(temporal, s.Temporal.TaskQueue, worker.Options{
 		StickyScheduleToStartTimeout:     500 * time.Millisecond,
 		MaxConcurrentActivityTaskPollers: 10, MaxConcurrentWorkflowTaskPollers: 10,
 		WorkerStopTimeout: s.StopTimeout,
 		Interceptors:      []interceptor.WorkerInterceptor{&activities.Interceptor{}},
+		OnFatalError:      func(err error) { fatal <- err },
 	})
 	workflows.Register(w)
 	register(w, s, temporal, sys)
-	stopMetrics := serveMetrics(s.Metrics.Address, log)
-	defer stopMetrics()
 	if err := w.Start(); err != nil {
-		return fmt.Errorf("start the worker: %w", err)
+		return fmt.Errorf("start the worker in namespace %s of Temporal at %s: %w", s.Temporal.Namespace, s.Temporal.Address, err)
 	}
-	log.Info("worker is ready", "temporal", s.Temporal.Address, "taskQueue", s.Temporal.TaskQueue, "runbooks", s.Runbooks)
-	<-ctx.Done()
+	version, revision, _ := built()
+	log.Info("worker is ready", "temporal", s.Temporal.Address, "namespace", s.Temporal.Namespace, "taskQueue", s.Temporal.TaskQueue,
+		"runbooks", s.Runbooks, "metrics", where, "version", version, "revision", revision)
+	select {
+	case err := <-fatal: // the SDK has stopped the worker already
+		return fmt.Errorf("the worker in namespace %s of Temporal at %s cannot go on: %w", s.Temporal.Namespace, s.Temporal.Address, err)
+	case <-ctx.Done():
+	}
 	log.Info("worker is stopping: what it was doing goes on in another worker")
 	w.Stop()
 	return nil
+}
+
+// mayLogIn finds out at the start whether Vault knows this worker. Wrong credentials end it, because they would fail
+// every run; a Vault that does not answer does not, because activities ask again and again, and regions boot in any order.
+func mayLogIn(ctx context.Context, v *vault.Vault, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	err := v.Check(ctx)
+	if errors.Is(err, fault.ErrUnreachable) {
+		log.Warn("Vault does not answer yet; activities that need it will wait for it", "error", err)
+		return nil
+	}
+	return err
 }
 
 // register hands the adapters to the activities.
@@ -129,56 +158,44 @@ func register(w worker.Registry, s Settings, temporal client.Client, sys *system
 	}
 }
 
-// dial waits for a Temporal that is not there yet, and makes requests wait for one that is away for a moment.
-func dial(ctx context.Context, s Settings, log *slog.Logger) (client.Client, error) {
+// dialPatiently waits for a Temporal that does not answer yet, and says so. It is nil when the context ends first.
+func dialPatiently(ctx context.Context, s Settings, log *slog.Logger, measured client.MetricsHandler) (client.Client, error) {
 	options := client.Options{
-		HostPort: s.Temporal.Address, Namespace: s.Temporal.Namespace, Logger: log,
+		HostPort: s.Temporal.Address, Namespace: s.Temporal.Namespace, Logger: log, MetricsHandler: measured,
 		ConnectionOptions: client.ConnectionOptions{DialOptions: []grpc.DialOption{
-			grpc.WithDefaultCallOptions(grpc.WaitForReady(true)),
+			grpc.WithDefaultCallOptions(grpc.WaitForReady(true)), // requests wait for a Temporal that is away for a moment
 			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond}, MinConnectTimeout: time.Second}),
 		}},
 	}
-	if s.Temporal.TLS.Enabled || s.Temporal.TLS.CA != "" || s.Temporal.TLS.Cert != "" {
-		config, err := temporalTLS(s.Temporal.TLS)
+	if t := s.Temporal.TLS; t.on() {
+		config, err := dial.TLS(dial.Files{CA: t.CA, Cert: t.Cert, Key: t.Key, ServerName: t.ServerName})
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("connect to Temporal at %s: %w", s.Temporal.Address, err)
 		}
 		options.ConnectionOptions.TLS = config
 	}
-	return client.DialContext(ctx, options)
+	for {
+		temporal, err := client.DialContext(ctx, options)
+		switch {
+		case err == nil:
+			return temporal, nil
+		case ctx.Err() != nil:
+			return nil, nil
+		case !away(err):
+			return nil, fmt.Errorf("connect to Temporal at %s: %w", s.Temporal.Address, err)
+		}
+		log.Warn("Temporal does not answer yet; still trying", "address", s.Temporal.Address, "error", err)
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return nil, nil
+		}
+	}
 }
 
-func temporalTLS(t TLS) (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if t.CA != "" {
-		withCA, err := tlsWith(t.CA)
-		if err != nil {
-			return nil, err
-		}
-		config = withCA
-	}
-	if t.Cert != "" {
-		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
-		if err != nil {
-			return nil, fmt.Errorf("read the client certificate: %w", err)
-		}
-		config.Certificates = []tls.Certificate{pair}
-	}
-	return config, nil
-}
-
-// serveMetrics serves /metrics until the returned function is called.
-func serveMetrics(address string, log *slog.Logger) (stop func()) {
-	if address == "" {
-		return func() {}
-	}
-	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.Handler())
-	server := &http.Server{Addr: address, Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	go func() {
-		if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("metrics are not served", "address", address, "error", err)
-		}
-	}()
-	return func() { _ = server.Close() }
+// away is true for errors that another try may not meet.
+func away(err error) bool {
+	var unavailable *serviceerror.Unavailable
+	var late *serviceerror.DeadlineExceeded
+	return errors.As(err, &unavailable) || errors.As(err, &late) || errors.Is(err, context.DeadlineExceeded)
 }

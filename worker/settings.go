@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +19,8 @@ import (
 )
 
 // Settings are the worker's own: where Temporal, Vault and the runbooks are. Each is taken from the defaults, then the
-// file, then the environment (SWITCHBACK_TEMPORAL_ADDRESS for temporal.address), then flags.
+// file, then the environment (SWITCHBACK_TEMPORAL_ADDRESS for temporal.address), then flags. Their names do not depend
+// on case: roleIdFile in the file is --vault.roleidfile and SWITCHBACK_VAULT_ROLEIDFILE.
 type Settings struct {
 	Temporal struct {
 		Address   string `koanf:"address"`
@@ -29,11 +31,13 @@ type Settings struct {
 	Runbooks string `koanf:"runbooks"` // folder of <name>.yaml
 	Reports  string `koanf:"reports"`  // folder that finished runs' reports are written to
 	Vault    struct {
-		Address      string `koanf:"address"`
-		RoleIDFile   string `koanf:"roleidfile"`
-		SecretIDFile string `koanf:"secretidfile"`
-		TokenFile    string `koanf:"tokenfile"`
-		TLS          TLS    `koanf:"tls"`
+		Address      string   `koanf:"address"`
+		Namespace    string   `koanf:"namespace"`
+		RoleIDFile   string   `koanf:"roleidfile"`
+		SecretIDFile string   `koanf:"secretidfile"`
+		AppRoleMount string   `koanf:"approlemount"`
+		TokenFile    string   `koanf:"tokenfile"`
+		TLS          PEMFiles `koanf:"tls"`
 	} `koanf:"vault"`
 	Metrics struct {
 		Address string `koanf:"address"` // host:port of /metrics; empty serves none
@@ -45,73 +49,113 @@ type Settings struct {
 	StopTimeout time.Duration `koanf:"stoptimeout"`
 }
 
-// TLS names PEM files. Empty means that the system's roots are trusted and no client certificate is shown.
-type TLS struct {
-	Enabled bool   `koanf:"enabled"`
-	CA      string `koanf:"ca"`
-	Cert    string `koanf:"cert"`
-	Key     string `koanf:"key"`
+// PEMFiles names files. Empty means that the system's roots are trusted and no client certificate is shown.
+type PEMFiles struct {
+	CA   string `koanf:"ca"`
+	Cert string `koanf:"cert"`
+	Key  string `koanf:"key"`
 }
+
+// TLS is PEMFiles for what is not addressed by a URL, which would say whether it is encrypted.
+type TLS struct {
+	PEMFiles   `koanf:",squash"`
+	Enabled    bool   `koanf:"enabled"` // implied by the files
+	ServerName string `koanf:"servername"`
+}
+
+func (t TLS) on() bool { return t != (TLS{}) }
 
 func defaults() Settings {
 	var s Settings
 	s.Temporal.Address, s.Temporal.Namespace, s.Temporal.TaskQueue = "127.0.0.1:7233", "default", "switchback"
 	s.Runbooks, s.Reports = "runbooks", "reports"
+	s.Vault.AppRoleMount = "approle"
 	s.Log.Level, s.Log.Format = "info", "json"
 	s.StopTimeout = 15 * time.Second // above the longest atomic write
 	return s
 }
 
-// flags are the settings that are also flags. Secrets are files' contents, never arguments.
+// flags are all settings. Secrets are files' contents, never arguments.
 func flags() *pflag.FlagSet {
 	d := defaults()
 	f := pflag.NewFlagSet("worker", pflag.ContinueOnError)
+	f.SortFlags = false
 	f.String("config", "", "settings file (YAML); environment and flags win over it")
 	f.String("temporal.address", d.Temporal.Address, "host:port of Temporal's frontend")
 	f.String("temporal.namespace", d.Temporal.Namespace, "Temporal namespace")
 	f.String("temporal.taskqueue", d.Temporal.TaskQueue, "task queue that this worker serves")
+	f.Bool("temporal.tls.enabled", false, "use TLS to Temporal (the files below imply it)")
+	f.String("temporal.tls.ca", "", "PEM file of the authorities to trust for Temporal")
+	f.String("temporal.tls.cert", "", "PEM file of the client certificate for Temporal")
+	f.String("temporal.tls.key", "", "PEM file of its key")
+	f.String("temporal.tls.servername", "", "name to expect in Temporal's certificate (default: the host)")
 	f.String("runbooks", d.Runbooks, "folder of runbook files, <name>.yaml each")
 	f.String("reports", d.Reports, "folder that the reports of finished runs are written to")
 	f.String("vault.address", "", "URL of Vault, such as https://vault:8200")
+	f.String("vault.namespace", "", "namespace in Vault")
 	f.String("vault.roleidfile", "", "file with the AppRole's role id")
 	f.String("vault.secretidfile", "", "file with the AppRole's secret id")
+	f.String("vault.approlemount", d.Vault.AppRoleMount, "where the AppRole method is mounted")
+	f.String("vault.tokenfile", "", "file with a token that somebody else renews, instead of an AppRole")
+	f.String("vault.tls.ca", "", "PEM file of the authorities to trust for Vault")
+	f.String("vault.tls.cert", "", "PEM file of the client certificate for Vault")
+	f.String("vault.tls.key", "", "PEM file of its key")
 	f.String("metrics.address", "", "host:port of /metrics; empty serves none")
 	f.String("log.level", d.Log.Level, "debug, info, warn or error")
 	f.String("log.format", d.Log.Format, "text or json")
+	f.Duration("stoptimeout", d.StopTimeout, "how long activities may go on after SIGTERM")
 	return f
 }
 
-// load reads the settings. An unknown key anywhere in the file is an error: a misspelt one would be a default.
+// others are variables with our prefix that are not the worker's: the command line's, and the tests' seam.
+var others = []string{"SWITCHBACK_BY", "SWITCHBACK_TASK_QUEUE", "SWITCHBACK_KILL_AT", "SWITCHBACK_KILL_ONCE"}
+
+// load reads the settings. An unknown key anywhere is an error: a misspelt one would silently be a default.
 func load(f *pflag.FlagSet, environ func() []string) (Settings, error) {
-	s := defaults()
-	k := koanf.New(".")
+	s, k := defaults(), koanf.New(".")
 	if path, _ := f.GetString("config"); path != "" {
-		if err := k.Load(file.Provider(path), yaml.Parser()); err != nil {
+		in := koanf.New(".")
+		if err := in.Load(file.Provider(path), yaml.Parser()); err != nil {
 			return s, fmt.Errorf("read settings %s: %w", path, err)
 		}
-		lower := koanf.New(".")
-		for key, v := range k.All() {
-			if err := lower.Set(strings.ToLower(key), v); err != nil {
-				return s, fmt.Errorf("read settings %s: %w", path, err)
+		for key, v := range in.All() {
+			name := strings.ToLower(key)
+			if v == nil {
+				continue // a key with nothing behind it says nothing
+			}
+			if f.Lookup(name) == nil || name == "config" {
+				return s, fmt.Errorf("settings %s: unknown key %s: %s", path, key, instead(f, name))
+			}
+			if k.Exists(name) {
+				return s, fmt.Errorf("settings %s: %s stands there twice, in different case: leave one", path, name)
+			}
+			if err := k.Set(name, v); err != nil {
+				return s, fmt.Errorf("settings %s: %s: %w", path, key, err)
 			}
 		}
-		k = lower
 	}
-	fromEnv := env.Provider(".", env.Opt{Prefix: "SWITCHBACK_", EnvironFunc: environ, TransformFunc: func(key, v string) (string, any) {
-		key = strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(key, "SWITCHBACK_"), "_", "."))
-		if strings.HasPrefix(key, "kill.") { // the tests' seam, not a setting
-			return "", nil
+	var unknown []string
+	fromEnv := env.Provider(".", env.Opt{Prefix: "SWITCHBACK_", EnvironFunc: environ, TransformFunc: func(variable, v string) (string, any) {
+		key := strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(variable, "SWITCHBACK_"), "_", "."))
+		switch {
+		case f.Lookup(key) != nil && key != "config":
+			return key, v
+		case !slices.Contains(others, variable):
+			unknown = append(unknown, fmt.Sprintf("the environment has %s, which is no setting: %s", variable, instead(f, key)))
 		}
-		return key, v
+		return "", nil
 	}})
 	if err := k.Load(fromEnv, nil); err != nil {
 		return s, fmt.Errorf("read settings from the environment: %w", err)
+	}
+	if len(unknown) > 0 {
+		return s, errors.New(unknown[0])
 	}
 	if err := k.Load(posflag.ProviderWithFlag(f, ".", k, changedOnly), nil); err != nil {
 		return s, fmt.Errorf("read flags: %w", err)
 	}
 	err := k.UnmarshalWithConf("", &s, koanf.UnmarshalConf{DecoderConfig: &mapstructure.DecoderConfig{
-		Result: &s, ErrorUnused: true, WeaklyTypedInput: true, TagName: "koanf",
+		Result: &s, ErrorUnused: true, WeaklyTypedInput: true, TagName: "koanf", Squash: true,
 		DecodeHook: mapstructure.StringToTimeDurationHookFunc(),
 	}})
 	if err != nil {
@@ -127,22 +171,48 @@ func changedOnly(f *pflag.Flag) (string, any) {
 	return f.Name, f.Value.String()
 }
 
+// instead says what a key that is not known might have been: one of the same last word, or all there are.
+func instead(f *pflag.FlagSet, key string) string {
+	last := key[strings.LastIndex(key, ".")+1:]
+	var all, near []string
+	f.VisitAll(func(flag *pflag.Flag) {
+		if flag.Name == "config" {
+			return
+		}
+		all = append(all, flag.Name)
+		if strings.HasSuffix(strings.ReplaceAll(flag.Name, ".", ""), strings.ReplaceAll(last, "_", "")) {
+			near = append(near, flag.Name)
+		}
+	})
+	if len(near) > 0 {
+		return "did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return "there are " + strings.Join(all, ", ")
+}
+
+// validate returns everything that is wrong, one sentence a line.
 func (s Settings) validate() error {
 	var errs []error
-	need := func(ok bool, text string) {
+	need := func(ok bool, text string, args ...any) {
 		if !ok {
-			errs = append(errs, errors.New(text))
+			errs = append(errs, fmt.Errorf(text, args...))
 		}
 	}
-	need(s.Temporal.Address != "", "temporal.address is empty: give host:port of Temporal's frontend")
-	need(s.Vault.Address != "", "vault.address is empty: give the URL of Vault, such as https://vault:8200")
-	need(s.Vault.TokenFile != "" || s.Vault.RoleIDFile != "" && s.Vault.SecretIDFile != "", "no way to log in to Vault: give vault.roleIdFile and vault.secretIdFile, or vault.tokenFile")
+	need(strings.Contains(s.Temporal.Address, ":"), "temporal.address is %q: give host:port of Temporal's frontend", s.Temporal.Address)
+	need(s.Temporal.Namespace != "", "temporal.namespace is empty: give the namespace, such as default")
+	need(s.Temporal.TaskQueue != "", "temporal.taskQueue is empty: give the one that runs are started on, such as switchback")
+	need((s.Temporal.TLS.Cert == "") == (s.Temporal.TLS.Key == ""), "temporal.tls needs both of cert and key, or none")
+	need((s.Vault.TLS.Cert == "") == (s.Vault.TLS.Key == ""), "vault.tls needs both of cert and key, or none")
+	need(strings.HasPrefix(s.Vault.Address, "http://") || strings.HasPrefix(s.Vault.Address, "https://"), "vault.address is %q: give the URL of Vault, such as https://vault:8200", s.Vault.Address)
+	role := s.Vault.RoleIDFile != "" && s.Vault.SecretIDFile != ""
+	need(role != (s.Vault.TokenFile != ""), "the way to log in to Vault is not clear: give vault.roleIdFile and vault.secretIdFile, or vault.tokenFile alone")
 	_, err := s.level()
-	need(err == nil, "log.level is "+s.Log.Level+": use debug, info, warn or error")
-	need(s.Log.Format == "json" || s.Log.Format == "text", "log.format is "+s.Log.Format+": use json or text")
-	if info, err := os.Stat(s.Runbooks); err != nil || !info.IsDir() {
-		errs = append(errs, fmt.Errorf("runbooks: %s is not a folder: give the one with the runbook files", s.Runbooks))
-	}
+	need(err == nil, "log.level is %q: use debug, info, warn or error", s.Log.Level)
+	need(s.Log.Format == "json" || s.Log.Format == "text", "log.format is %q: use json or text", s.Log.Format)
+	need(s.StopTimeout >= time.Second, "stopTimeout is %s: give a second or more, with its unit, such as 15s", s.StopTimeout)
+	need(s.Reports != "", "reports is empty: give a folder that reports are written to")
+	info, err := os.Stat(s.Runbooks)
+	need(err == nil && info.IsDir(), "runbooks: %q is not a folder: give the one with the runbook files", s.Runbooks)
 	return errors.Join(errs...)
 }
 

@@ -2,17 +2,16 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"log/slog"
-	"os"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
 
 	"switchback/activities"
 	"switchback/internal/consul"
+	"switchback/internal/dial"
 	"switchback/internal/fault"
 	"switchback/internal/secret"
 	"switchback/internal/vault"
@@ -23,71 +22,33 @@ import (
 )
 
 // systems opens what activities ask for, with credentials looked up in Vault at that moment. Connections to clusters and
-// discovery entries are kept and shared: a login takes tens of milliseconds, and the switch window is short.
+// discovery entries are kept and shared.
 type systems struct {
-	vault *vault.Vault
-	log   *slog.Logger
+	vault    *vault.Vault
+	log      *slog.Logger
+	clusters *kept[*kafka.Cluster]
+	entries  *kept[*consul.Discovery]
 
-	mu       sync.Mutex
-	clusters map[string]*opened[*kafka.Cluster]
-	entries  map[string]*opened[*consul.Discovery]
+	mu  sync.Mutex
+	web map[string]*http.Client // by CA file, for REST: connections outlive the links that are opened for one activity
 }
-
-// opened is a kept connection. It is replaced after keepFor, so that rotated credentials are picked up.
-type opened[T interface{ Close() }] struct {
-	conn      T
-	principal string
-	since     time.Time
-	users     int
-	stale     bool
-}
-
-const keepFor = 10 * time.Minute
 
 func newSystems(v *vault.Vault, log *slog.Logger) *systems {
-	return &systems{vault: v, log: log, clusters: map[string]*opened[*kafka.Cluster]{}, entries: map[string]*opened[*consul.Discovery]{}}
+	return &systems{
+		vault: v, log: log, web: map[string]*http.Client{},
+		clusters: newKept(time.Now, (*kafka.Cluster).LoginLost),
+		entries:  newKept[*consul.Discovery](time.Now, nil),
+	}
 }
 
+// close is for the end, when no activity runs any more; what still uses a connection may finish.
 func (s *systems) close() {
+	s.clusters.close()
+	s.entries.close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, c := range s.clusters {
-		c.conn.Close()
-	}
-	for _, e := range s.entries {
-		e.conn.Close()
-	}
-}
-
-// kept returns the connection under key, made when there is none or when it is old.
-func kept[T interface{ Close() }](s *systems, in map[string]*opened[T], key string, open func() (T, string, error)) (*opened[T], error) {
-	s.mu.Lock()
-	if have := in[key]; have != nil && time.Since(have.since) < keepFor {
-		have.users++
-		s.mu.Unlock()
-		return have, nil
-	}
-	s.mu.Unlock()
-	conn, principal, err := open()
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if old := in[key]; old != nil {
-		if old.stale = true; old.users == 0 {
-			old.conn.Close()
-		}
-	}
-	in[key] = &opened[T]{conn: conn, principal: principal, since: time.Now(), users: 1}
-	return in[key], nil
-}
-
-func release[T interface{ Close() }](s *systems, o *opened[T]) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if o.users--; o.users == 0 && o.stale {
-		o.conn.Close()
+	for _, c := range s.web {
+		c.CloseIdleConnections()
 	}
 }
 
@@ -95,12 +56,12 @@ func release[T interface{ Close() }](s *systems, o *opened[T]) {
 type clusters struct{ *systems }
 
 func (c clusters) Open(ctx context.Context, site activities.Site) (activities.Kafka, error) {
-	o, err := kept(c.systems, c.clusters, site.Name+" "+strings.Join(site.Cluster.Bootstrap, ",")+" "+site.Cluster.Credentials.Vault,
-		func() (*kafka.Cluster, string, error) { return c.connect(ctx, site, site.Cluster.Credentials.Vault) })
+	key := fmt.Sprintf("%s %+v", site.Name, site.Cluster) // references to secrets, no secrets
+	o, err := c.clusters.take(key, func() (*kafka.Cluster, string, error) { return c.connect(ctx, site, site.Cluster.Credentials.Vault) })
 	if err != nil {
 		return nil, err
 	}
-	return &cluster{Cluster: o.conn, principal: o.principal, done: sync.OnceFunc(func() { release(c.systems, o) })}, nil
+	return &cluster{Cluster: o.conn, principal: o.principal, done: sync.OnceFunc(func() { c.clusters.giveBack(o) })}, nil
 }
 
 // OpenAs is never kept: it is there to prove that the credentials work now.
@@ -109,7 +70,7 @@ func (c clusters) OpenAs(ctx context.Context, site activities.Site, vaultPath st
 	if err != nil {
 		return nil, err
 	}
-	return &cluster{Cluster: conn, principal: principal, done: conn.Close}, nil
+	return &cluster{Cluster: conn, principal: principal, done: sync.OnceFunc(conn.Close)}, nil
 }
 
 func (c clusters) connect(ctx context.Context, site activities.Site, vaultPath string) (*kafka.Cluster, string, error) {
@@ -147,41 +108,48 @@ func (l links) Open(ctx context.Context, r activities.Route, from, to activities
 	if err != nil {
 		return nil, err
 	}
-	config := clusterlinking.Config{REST: cl.REST, PathPrefix: cl.PathPrefix, ClusterID: cl.Cluster, Link: cl.Link, Login: login, Source: from, Target: to, Logger: l.log}
-	if cl.CA != "" {
-		if config.TLS, err = tlsWith(cl.CA); err != nil {
-			return nil, err
-		}
+	web, err := l.rest(cl.CA)
+	if err != nil {
+		return nil, fmt.Errorf("open the link from %s to %s: %w", r.From.Name, r.To.Name, err)
 	}
-	return clusterlinking.New(config)
+	return clusterlinking.New(clusterlinking.Config{
+		REST: cl.REST, PathPrefix: cl.PathPrefix, ClusterID: cl.Cluster, Link: cl.Link, Login: login, HTTP: web, Source: from, Target: to, Logger: l.log,
+	})
 }
 
-func tlsWith(ca string) (*tls.Config, error) {
-	pem, err := os.ReadFile(ca)
+// rest is the HTTP client for services whose certificate that authority signed; "" is the system's.
+func (s *systems) rest(ca string) (*http.Client, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.web[ca]; c != nil {
+		return c, nil
+	}
+	config, err := dial.TLS(dial.Files{CA: ca})
 	if err != nil {
-		return nil, fmt.Errorf("read the authorities: %w: %w", err, fault.ErrInvalid)
+		return nil, err
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no PEM certificate: %w", ca, fault.ErrInvalid)
-	}
-	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig, transport.MaxResponseHeaderBytes = config, 1<<20
+	s.web[ca] = &http.Client{Transport: transport}
+	return s.web[ca], nil
 }
 
 // consuls opens discovery entries for activities.
 type consuls struct{ *systems }
 
 func (c consuls) Open(ctx context.Context, e runbooks.Discovery) (activities.Entry, error) {
-	d, err := c.discovery(ctx, e)
+	d, noted, err := c.discovery(ctx, e)
 	if err != nil {
 		return nil, err
 	}
-	return entry{d}, nil
+	return entry{d, noted}, nil
 }
 
-// discovery is kept until the worker ends: Consul's tokens are renewed in place, and its connections heal themselves.
-func (c consuls) discovery(ctx context.Context, e runbooks.Discovery) (*consul.Discovery, error) {
-	o, err := kept(c.systems, c.entries, e.Consul.Address+" "+e.Consul.Prefix+" "+e.Consul.Token.Vault, func() (*consul.Discovery, string, error) {
+// discovery is an entry and what its users tell of their errors: after a token that Consul no longer knows the next one
+// logs in anew. It is given back at once, because closing it only gives idle connections back: who holds one goes on.
+func (c consuls) discovery(ctx context.Context, e runbooks.Discovery) (*consul.Discovery, func(error) error, error) {
+	key := fmt.Sprintf("%+v", e.Consul) // references to secrets, no secrets
+	o, err := c.entries.take(key, func() (*consul.Discovery, string, error) {
 		var token secret.Value
 		if e.Consul.Token.Vault != "" {
 			var err error
@@ -193,19 +161,22 @@ func (c consuls) discovery(ctx context.Context, e runbooks.Discovery) (*consul.D
 		return d, "", err
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	release(c.systems, o)
-	return o.conn, nil
+	c.entries.giveBack(o)
+	return o.conn, func(err error) error { c.entries.forget(o, key, err); return err }, nil
 }
 
 // entry translates between a discovery entry's words and those of activities.
-type entry struct{ d *consul.Discovery }
+type entry struct {
+	d     *consul.Discovery
+	noted func(error) error
+}
 
 func (e entry) Read(ctx context.Context) (activities.EntryState, error) {
 	s, err := e.d.Read(ctx)
 	if err != nil {
-		return activities.EntryState{}, err
+		return activities.EntryState{}, e.noted(err)
 	}
 	out := activities.EntryState{
 		Cluster: s.Cluster, BootstrapServers: s.Bootstrap, SecurityProtocol: s.SecurityProtocol, SASLMechanism: s.SASLMechanism,
@@ -229,9 +200,10 @@ func (e entry) Switch(ctx context.Context, expect int64, to activities.EntryStat
 		Cluster: to.Cluster, Bootstrap: to.BootstrapServers, SecurityProtocol: to.SecurityProtocol,
 		SASLMechanism: to.SASLMechanism, Credentials: to.Credentials, TopicPrefix: to.TopicPrefix,
 	}})
-	return result.Changed, err
+	return result.Changed, e.noted(err)
 }
 
 func (e entry) SetDesired(ctx context.Context, epoch int64, desired map[string]string) (bool, error) {
-	return e.d.SetDesired(ctx, epoch, desired)
+	changed, err := e.d.SetDesired(ctx, epoch, desired)
+	return changed, e.noted(err)
 }
