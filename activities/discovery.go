@@ -207,9 +207,15 @@ func (a *Discovery) copySecrets(ctx context.Context, in SwitchInput) error {
 	return sideBySide(jobs...)
 }
 
+// othersTime bounds what optional entries may cost: a switch waits for them inside of the switch window, and one that does
+// not answer is looked at again later.
+const othersTime = time.Second
+
 // others sets the optional entries to what the required one says, upwards only (P40). One that is out of reach, or
 // higher already, is Pending: the run goes on, and Align looks again.
 func (a *Discovery) others(ctx context.Context, entries []runbooks.Discovery, to EntryState) []replication.Outcome {
+	ctx, cancel := context.WithTimeout(ctx, othersTime)
+	defer cancel()
 	outcomes := make([]replication.Outcome, len(entries))
 	jobs := make([]func() error, len(entries))
 	for i, e := range entries {

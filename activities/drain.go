@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"switchback/internal/fault"
 	"switchback/internal/killpoint"
 	"switchback/replication"
 )
@@ -40,6 +41,10 @@ func (a *Logs) Drain(ctx context.Context, in WaitInput) (out DrainResult, err er
 		outcomes, err := r.link.Drained(ctx, ends)
 		if err != nil {
 			return false, "", wrap("compare "+in.Route.From.Name+" with "+in.Route.To.Name, err)
+		}
+		if ahead := only(outcomes, replication.Failed); len(ahead) > 0 {
+			_, text := notOK(ahead)
+			return false, "", fmt.Errorf("%s can never equal %s: %s: %w", in.Route.To.Name, in.Route.From.Name, text, fault.ErrInvalid)
 		}
 		behind, text := notOK(outcomes)
 		out.Partitions = len(outcomes)

@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"go.temporal.io/sdk/temporal"
 	"golang.org/x/sync/errgroup"
@@ -30,6 +31,11 @@ var (
 	errHeld           = errors.New("held by another run")
 	errStillWriting   = errors.New("somebody still writes")
 	errPromoteRefused = errors.New("promote refused")
+	// errTimeUp ends a wait of ours at its deadline. Adapters' fault.ErrNotReady is another thing: a leader that is being
+	// elected, a setting that is not seen yet. That passes, and is tried again.
+	errTimeUp = fmt.Errorf("the time for it is over: %w", fault.ErrNotReady)
+	// errWritesOver: this attempt may not write any more (P35a); the next one may.
+	errWritesOver = fmt.Errorf("the time for writes of this attempt is over: %w", fault.ErrUnreachable)
 )
 
 // kinds maps what adapters say to what workflows decide by. final errors are not retried: another try would find the
@@ -43,7 +49,7 @@ var kinds = []struct {
 	{errHeld, TypeHeld, true},
 	{errStillWriting, TypeStillWriting, true},
 	{errPromoteRefused, TypePromoteRefused, true},
-	{fault.ErrNotReady, TypeNotReady, true},
+	{errTimeUp, TypeNotReady, true},
 	{fault.ErrInvalid, TypeInvalid, true},
 	{fault.ErrDenied, TypeDenied, false},
 	{fault.ErrUnauthenticated, TypeDenied, false},
@@ -51,6 +57,7 @@ var kinds = []struct {
 	{fault.ErrConflict, TypeConflict, false},
 	{fault.ErrUnclear, TypeUnclear, false},
 	{fault.ErrUnreachable, TypeUnreachable, false},
+	{fault.ErrNotReady, TypeUnreachable, false},
 }
 
 // toApplication turns an error into Temporal's typed one. Cancellation and errors that are typed already pass.

@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -76,7 +77,7 @@ func writing(ctx context.Context) (context.Context, context.CancelFunc, error) {
 	}
 	deadline := started(ctx).Add(WriteDeadline)
 	if !time.Now().Before(deadline) {
-		return nil, nil, fmt.Errorf("the time for writes of this attempt is over: %w", fault.ErrUnreachable)
+		return nil, nil, errWritesOver
 	}
 	wctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
 	return wctx, cancel, nil
@@ -105,30 +106,36 @@ func wrap(doing string, err error) error {
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
+// seenWithin is how long after it was made a thing may not be found: caches of brokers and links follow within it.
+const seenWithin = 5 * time.Second
+
 // until repeats look until it is done, or fails at the deadline with what it was still waiting for. Errors of look are
-// looked past until then: the system may come back.
+// looked past until then, because the system may come back; not those that stay as they are, and not the end of the
+// time for writes, which the next attempt has anew.
 func until(ctx context.Context, deadline time.Time, every time.Duration, look func(context.Context) (done bool, waiting string, err error)) error {
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	waiting := ""
+	waiting, since := "", time.Now()
 	for {
 		done, text, err := look(ctx)
 		switch {
 		case err == nil && done:
 			return nil
-		case err != nil && final(err):
-			return err
-		case err != nil && ctx.Err() == nil:
-			waiting = err.Error()
 		case err == nil:
 			waiting = text
+		case errors.Is(err, errWritesOver):
+			return err
+		case final(err) && (!errors.Is(err, fault.ErrNotFound) || time.Since(since) > seenWithin):
+			return err
+		case ctx.Err() == nil || waiting == "":
+			waiting = err.Error()
 		}
 		say(ctx, "waiting for %s", waiting)
 		select {
 		case <-time.After(every):
 		case <-ctx.Done():
 			if context.Cause(ctx) == context.DeadlineExceeded {
-				return fmt.Errorf("still waiting for %s: %w", waiting, fault.ErrNotReady)
+				return fmt.Errorf("still waiting for %s: %w", waiting, errTimeUp)
 			}
 			return ctx.Err()
 		}

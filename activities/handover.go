@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -56,14 +55,14 @@ func (a *Groups) HandOver(ctx context.Context, in HandOverInput) (out HandOverRe
 	if err != nil {
 		return out, err
 	}
+	if err := aclSyncIsOff(ctx, r.link); err != nil {
+		return out, err
+	}
 	groups, err := a.close(ctx, r, in, scope, &out)
 	if err != nil {
 		return out, err
 	}
 	killpoint.Reach("HandOver/middle")
-	if err := r.link.SealGroups(ctx, groups); err != nil {
-		return out, wrap("keep the link from writing the groups' offsets", err)
-	}
 	target, err := r.to.Ends(ctx, scope.TopicNames())
 	if err != nil {
 		return out, wrap("read the ends of "+in.Route.To.Name, err)
@@ -73,23 +72,30 @@ func (a *Groups) HandOver(ctx context.Context, in HandOverInput) (out HandOverRe
 		return out, err
 	}
 	defer cancel()
-	var mu sync.Mutex
+	if err := r.link.SealGroups(wctx, groups); err != nil {
+		return out, wrap("keep the link from writing the groups' offsets", err)
+	}
+	handed := make([][]ReadBack, len(groups))
 	var g errgroup.Group
 	g.SetLimit(groupsAtOnce)
-	for _, group := range groups {
-		g.Go(func() error {
-			offsets, err := handOver(wctx, r, group, target, in.Groups.WithoutCommit)
-			if err != nil {
-				return wrap("hand over group "+group, err)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			out.count(group, offsets)
-			return wrap("record the offsets of group "+group, r.records.put(wctx, map[string]any{offsetsKey(in.Guard.Run.ID(), group): offsets}))
+	for i, group := range groups {
+		g.Go(func() (err error) {
+			handed[i], err = handOver(wctx, r, group, scope.Reads[group], target, in.Groups.WithoutCommit)
+			return wrap("hand over group "+group, err)
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return out, err
+	}
+	entries := map[string]any{}
+	for i, group := range groups {
+		out.count(group, handed[i])
+		if err := chunks(entries, offsetsKey(in.Guard.Run.ID(), group), handed[i]); err != nil {
+			return out, err
+		}
+	}
+	if err := r.records.put(wctx, entries); err != nil {
+		return out, wrap("record the offsets", err)
 	}
 	slices.Sort(out.Deviations)
 	out.Changed, out.Groups = true, len(groups)
@@ -116,44 +122,59 @@ func (out *HandOverResult) count(group string, offsets []ReadBack) {
 	}
 }
 
-// close empties the groups and denies READ on them for everybody; only then are their offsets final (P8).
+// close empties the groups and denies READ on them for everybody; only then are their offsets final (P8). Groups are
+// listed again behind the fence, until no new one turns up (P16).
 func (a *Groups) close(ctx context.Context, r *route, in HandOverInput, scope Scope, out *HandOverResult) ([]string, error) {
-	live, err := r.from.Groups(ctx, in.Groups.Match)
-	if err != nil {
-		return nil, wrap("list groups of "+in.Route.From.Name, err)
-	}
 	names := slices.Clone(scope.Groups)
-	for _, g := range live {
-		if !slices.Contains(names, g.Name) {
-			names = append(names, g.Name) // born since preflight (P16)
+	slices.Sort(names)
+	leave := &leaving{since: time.Now(), removed: map[string]bool{}}
+	for closed := false; ; closed = true {
+		live, err := r.from.Groups(ctx, in.Groups.Match)
+		if err != nil {
+			return nil, wrap("list groups of "+in.Route.From.Name, err)
+		}
+		known := len(names)
+		for _, g := range live {
+			if !slices.Contains(names, g.Name) {
+				names = append(names, g.Name)
+			}
+		}
+		if closed && len(names) == known {
+			return names, a.empty(ctx, r, in, names, leave, out)
+		}
+		slices.Sort(names)
+		if err := a.empty(ctx, r, in, names, leave, out); err != nil {
+			return nil, err
+		}
+		wctx, cancel, err := writing(ctx)
+		if err != nil {
+			return nil, err
+		}
+		fence := replication.GroupFence(names)
+		err = own(wctx, r.records, r.from, in.Guard.Run, in.Route.From.Name, append(replication.TopicFence(scope.TopicNames()), fence...))
+		cancel()
+		if err != nil {
+			return nil, err
+		}
+		if _, err := everyBroker(ctx, r.from, fence, true); err != nil {
+			return nil, wrap("read back that the groups are closed on "+in.Route.From.Name, err)
 		}
 	}
-	slices.Sort(names)
-	if err := a.empty(ctx, r, in, names, out); err != nil {
-		return nil, err
-	}
-	wctx, cancel, err := writing(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer cancel()
-	fence := replication.GroupFence(names)
-	if err := own(wctx, r.records, r.from, in.Guard.Run, in.Route.From.Name, append(replication.TopicFence(scope.TopicNames()), fence...)); err != nil {
-		return nil, err
-	}
-	if _, err := everyBroker(ctx, r.from, fence, true); err != nil {
-		return nil, wrap("read back that the groups are closed on "+in.Route.From.Name, err)
-	}
-	return names, a.empty(ctx, r, in, names, out)
 }
 
 // emptyEvery is the pause between two looks at groups that are about to be empty.
 const emptyEvery = 50 * time.Millisecond
 
+// leaving is what is known of members that do not leave. A process that is gone does not come back: whoever is there
+// after the members of a group were removed has a process behind it.
+type leaving struct {
+	since   time.Time
+	removed map[string]bool // group
+}
+
 // empty waits until no group has members. A member whose client is proven stopped, and that is still there after
-// leaveGrace, is a static one that does not leave: it is removed (P8). Any other is named.
-func (a *Groups) empty(ctx context.Context, r *route, in HandOverInput, names []string, out *HandOverResult) error {
-	since := time.Now()
+// leaveGrace, is a static one that does not leave, or was killed: it is removed (P8). Any other is named.
+func (a *Groups) empty(ctx context.Context, r *route, in HandOverInput, names []string, leave *leaving, out *HandOverResult) error {
 	return until(ctx, in.Deadline, emptyEvery, func(ctx context.Context) (bool, string, error) {
 		groups, err := r.from.Groups(ctx, func(name string) bool { return slices.Contains(names, name) })
 		if err != nil {
@@ -161,16 +182,25 @@ func (a *Groups) empty(ctx context.Context, r *route, in HandOverInput, names []
 		}
 		var waiting []string
 		for _, g := range groups {
-			if len(g.Members) == 0 {
+			switch {
+			case g.Opaque:
+				waiting = append(waiting, fmt.Sprintf("group %s, a %s group whose members cannot be seen: leave it out of the runbook", g.Name, g.Type))
+			case len(g.Members) > 0:
+				waiting = append(waiting, fmt.Sprintf("group %s to be empty (%s)", g.Name, members(g.Members)))
+			}
+			if len(g.Members) == 0 || leave.removed[g.Name] || !provenStopped(in.Clients, g.Name) || time.Since(leave.since) < leaveGrace {
 				continue
 			}
-			waiting = append(waiting, fmt.Sprintf("group %s to be empty (%s)", g.Name, members(g.Members)))
-			if !provenStopped(in.Clients, g.Name) || time.Since(since) < leaveGrace {
-				continue
+			wctx, cancel, err := writing(ctx)
+			if err != nil {
+				return false, "", err
 			}
-			if err := r.from.RemoveMembers(ctx, g.Name, g.Members); err != nil {
+			err = r.from.RemoveMembers(wctx, g.Name, g.Members)
+			cancel()
+			if err != nil {
 				return false, "", wrap("remove members of stopped instances from group "+g.Name, err)
 			}
+			leave.removed[g.Name] = true
 			out.Removed = append(out.Removed, fmt.Sprintf("%s: %s", g.Name, members(g.Members)))
 		}
 		return len(waiting) == 0, strings.Join(waiting, "; "), nil
@@ -202,12 +232,13 @@ func members(list []replication.Member) string {
 }
 
 // handOver writes one group's offsets on the target, for every partition of every topic it reads, and reads them back.
-func handOver(ctx context.Context, r *route, group string, target []replication.Ends, withoutCommit string) ([]ReadBack, error) {
+// A topic that it only subscribed to counts as read (P24).
+func handOver(ctx context.Context, r *route, group string, reads []string, target []replication.Ends, withoutCommit string) ([]ReadBack, error) {
 	committed, err := r.from.Committed(ctx, group)
 	if err != nil {
 		return nil, wrap("read its offsets", err)
 	}
-	translated, err := r.link.Translate(ctx, group, replication.Committed(committed, target))
+	translated, err := r.link.Translate(ctx, group, replication.Committed(committed, target, reads...))
 	if err != nil {
 		return nil, wrap("translate its offsets", err)
 	}

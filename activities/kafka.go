@@ -45,6 +45,8 @@ type Kafka interface {
 	RemoveMembers(ctx context.Context, group string, members []replication.Member) error
 
 	Canary(ctx context.Context, topic string) (replication.Canary, error)
+	// Grants asks the brokers what this login itself may do; a topic that does not exist is named in a *replication.Partial.
+	Grants(ctx context.Context, topics, groups []string) (replication.Grants, error)
 	// Records opens one of Switchback's own compacted topics.
 	Records(topic string) Records
 	Close()

@@ -96,7 +96,7 @@ func (a *Preflight) Check(ctx context.Context, in PreflightInput) (out Preflight
 	checks := []func(context.Context, *survey) error{
 		clustersAnswer, linkIsHealthy, mirrorsAreReady, configsFit, groupsAreReady, nothingDenies, credentialsWork(a.Clusters),
 		grantsAreThere, targetOnlyACLs, nobodyIsEverybody, drainFits, discoveryIsReady, clientsAreAlive, transactionsAreAccepted,
-		recordsWork, clocksAgree,
+		recordsWork, clocksAgree, nobodyElseWrites,
 	}
 	findings := make([][]Finding, len(checks))
 	jobs := make([]func() error, len(checks))
@@ -128,7 +128,7 @@ func (a *Preflight) Check(ctx context.Context, in PreflightInput) (out Preflight
 	if in.DryRun {
 		return out, nil
 	}
-	return out, r.records.putScope(ctx, in.Run.ID(), Scope{Topics: s.topics, Groups: groupNames(s.groups)})
+	return out, r.records.putScope(ctx, in.Run.ID(), Scope{Topics: s.topics, Groups: groupNames(s.groups), Reads: reads(s.groups)})
 }
 
 // look reads what the checks need, side by side.
@@ -195,6 +195,23 @@ func groupNames(groups []replication.Group) []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// reads are the topics that the members of each group subscribe to, for groups that have members.
+func reads(groups []replication.Group) map[string][]string {
+	all := map[string][]string{}
+	for _, g := range groups {
+		if len(g.Members) == 0 {
+			continue
+		}
+		topics := []string{}
+		for _, m := range g.Members {
+			topics = append(topics, m.Topics...)
+		}
+		slices.Sort(topics)
+		all[g.Name] = slices.Compact(topics)
+	}
+	return all
 }
 
 // maxFindings keeps the result far below what a history may carry; problems come first.

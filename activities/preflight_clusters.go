@@ -129,6 +129,8 @@ func (s *survey) needs(c runbooks.Client) []replication.Request {
 func credentialsWork(clusters Clusters) func(context.Context, *survey) error {
 	return func(ctx context.Context, s *survey) error {
 		to := s.in.Route.To
+		topics := Scope{Topics: s.topics}.TopicNames()
+		granted := make([]map[string][]string, len(s.in.Runbook.Clients))
 		findings := make([][]string, len(s.in.Runbook.Clients))
 		jobs := make([]func() error, len(s.in.Runbook.Clients))
 		for i, c := range s.in.Runbook.Clients {
@@ -137,7 +139,9 @@ func credentialsWork(clusters Clusters) func(context.Context, *survey) error {
 				as, err := clusters.OpenAs(ctx, to, path)
 				if err == nil {
 					defer as.Close()
-					_, err = as.Identity(ctx)
+					var may replication.Grants
+					may, err = as.Grants(ctx, topics, nil)
+					granted[i], err = may.Topics, ignoreMissing(err)
 				}
 				switch {
 				case err != nil:
@@ -162,7 +166,11 @@ func credentialsWork(clusters Clusters) func(context.Context, *survey) error {
 				s.problem("client grants", fmt.Sprintf("%s (%s) may do nothing with the runbook's topics on %s", c.Name, c.Principal, s.in.Route.From.Name), "correct the client's principal in the runbook")
 			}
 			for _, need := range does {
-				if !replication.Allowed(s.acls[to.Name], need) {
+				may := replication.Allowed(s.acls[to.Name], need)
+				if said, asked := granted[i][need.Name]; asked && need.ResourceType == replication.ResourceTopic {
+					may = slices.Contains(said, need.Operation) // as the brokers told the client itself
+				}
+				if !may {
 					lacks = append(lacks, fmt.Sprintf("%s on %s %s", need.Operation, strings.ToLower(need.ResourceType), need.Name))
 				}
 			}
@@ -274,27 +282,60 @@ func nobodyIsEverybody(_ context.Context, s *survey) error {
 
 // recordsWork proves with a write that a run can keep what it must not forget (P20).
 func recordsWork(ctx context.Context, s *survey) error {
-	probe := "preflight/" + s.in.Run.Runbook
+	probe, stamp := "preflight/"+s.in.Run.Runbook, time.Now().UTC().Format(time.RFC3339Nano)
 	for _, side := range []struct {
 		site string
 		k    Kafka
 	}{{s.in.Route.From.Name, s.r.from}, {s.in.Route.To.Name, s.r.to}} {
 		rec := side.k.Records(MarksTopic)
 		if !s.in.DryRun {
-			if err := rec.Put(ctx, map[string][]byte{probe: []byte(time.Now().UTC().Format(time.RFC3339Nano))}); err != nil {
+			if err := rec.Put(ctx, map[string][]byte{probe: []byte(stamp)}); err != nil {
 				s.problem("own records", fmt.Sprintf("%s on %s cannot be written: %v", MarksTopic, side.site, err), "let Protect make Switchback's own topics, and grant WRITE on them to Switchback alone")
 				continue
 			}
 		}
-		if _, err := rec.Load(ctx, probe); err != nil {
+		got, err := rec.Load(ctx, probe)
+		if err == nil && !s.in.DryRun && string(got[probe]) != stamp {
+			err = fmt.Errorf("what was just written reads back as %q", got[probe])
+		}
+		if err != nil {
 			s.problem("own records", fmt.Sprintf("%s on %s cannot be read: %v", MarksTopic, side.site, err), "let Protect make Switchback's own topics, and grant READ on them")
 			continue
+		}
+		for _, acl := range replication.WriteGrants(s.acls[side.site], []string{MarksTopic, PositionsTopic}) {
+			if acl.Principal != side.k.Principal() {
+				s.warn("own records", fmt.Sprintf("on %s somebody else may write Switchback's own records: %s", side.site, acl), "let Switchback alone write them: runs trust what they say")
+			}
 		}
 		s.ok("own records", "%s on %s can be written and read", MarksTopic, side.site)
 	}
 	if slices.ContainsFunc(s.status.Topics, func(t string) bool { return strings.HasPrefix(t, "switchback.") }) {
 		s.problem("own records", "the link mirrors Switchback's own topics", "exclude switchback.* from the link")
 	}
+	return nil
+}
+
+// nobodyElseWrites looks for grants on the target by which somebody could write there who is no client of the runbook,
+// and whom no run stops (P11).
+func nobodyElseWrites(_ context.Context, s *survey) error {
+	known := map[string]bool{s.r.from.Principal(): true, s.r.to.Principal(): true}
+	if cl := s.in.Route.Link.ClusterLinking; cl != nil {
+		known[cl.Principal] = true
+	}
+	for _, c := range s.in.Runbook.Clients {
+		known[c.Principal] = true
+	}
+	var strangers []string
+	for _, acl := range replication.WriteGrants(s.acls[s.in.Route.To.Name], Scope{Topics: s.topics}.TopicNames()) {
+		if !known[acl.Principal] {
+			strangers = append(strangers, acl.String())
+		}
+	}
+	if len(strangers) > 0 {
+		s.warn("other writers", fmt.Sprintf("on %s others than the runbook's clients may write to its topics: %s", s.in.Route.To.Name, firstFew(strangers)), "name them as clients of the runbook, or take the grant away: no run stops them")
+		return nil
+	}
+	s.ok("other writers", "nobody but the runbook's clients may write to its topics on %s", s.in.Route.To.Name)
 	return nil
 }
 
@@ -311,15 +352,17 @@ func clocksAgree(ctx context.Context, s *survey) error {
 		site string
 		k    Kafka
 	}{{s.in.Route.From.Name, s.r.from}, {s.in.Route.To.Name, s.r.to}} {
-		before := time.Now()
 		canary, err := side.k.Canary(ctx, CanaryTopic)
 		if err != nil {
 			s.problem("canary", fmt.Sprintf("no record goes through %s on %s: %v", CanaryTopic, side.site, err), "let Protect make the topic, and grant READ and WRITE on it to Switchback")
 			continue
 		}
-		skew := max(before.Sub(canary.At), canary.At.Sub(time.Now()), 0)
-		if skew > clockSkew {
-			s.warn("clocks", fmt.Sprintf("the clock of %s is %s away from this worker's", side.site, skew.Round(time.Millisecond)), "times in the report are off by as much; see to the time service")
+		if !canary.Skewed {
+			s.warn("clocks", fmt.Sprintf("the brokers of %s do not stamp %s, so their clock cannot be seen", side.site, CanaryTopic), "set message.timestamp.type=LogAppendTime on the topic")
+			continue
+		}
+		if canary.Skew.Abs() > clockSkew+canary.RoundTrip/2 {
+			s.warn("clocks", fmt.Sprintf("the clock of %s is %s away from this worker's", side.site, canary.Skew.Round(time.Millisecond)), "times in the report are off by as much; see to the time service")
 			continue
 		}
 		s.ok("clocks", "%s: a record came back after %s; its clock agrees", side.site, canary.RoundTrip.Round(time.Millisecond))

@@ -93,9 +93,9 @@ func groupsAreReady(ctx context.Context, s *survey) error {
 		}
 	}
 	for _, g := range s.groups {
-		if g.Type == "share" {
+		if g.Opaque {
 			bad++
-			s.problem("groups", "group "+g.Name+" is a share group, whose state cannot be handed over", "exclude it from the runbook")
+			s.problem("groups", fmt.Sprintf("group %s is a %s group, whose state cannot be handed over", g.Name, g.Type), "exclude it from the runbook")
 			continue
 		}
 		n, err := s.groupFresh(ctx, g.Name)
@@ -129,7 +129,7 @@ func (s *survey) groupFresh(ctx context.Context, group string) (bad int, err err
 	if err != nil {
 		return 0, wrap("read offsets of group "+group, err)
 	}
-	read := replication.Committed(from, s.ends[s.in.Route.From.Name])
+	read := replication.Committed(from, s.ends[s.in.Route.From.Name], s.reads(group)...)
 	without := 0
 	for _, t := range read {
 		if t.Source == replication.Unknown {
@@ -140,41 +140,67 @@ func (s *survey) groupFresh(ctx context.Context, group string) (bad int, err err
 		s.warn("groups", fmt.Sprintf("group %s has no commit on %d of its partitions; it goes on there at the %s offset", group, without, s.in.Runbook.Groups.WithoutCommit),
 			"set groups.withoutCommit in the runbook if that is not what the consumers expect")
 	}
+	beyond := func(p replication.Partition) bool { mine, ok := from[p]; return ok && to[p] > mine }
 	for p, at := range to {
-		if mine, ok := from[p]; ok && at > mine && !s.status.Syncs.Offsets.Enabled {
-			s.problem("groups", fmt.Sprintf("group %s has a commit %d for %s on %s, beyond %d on %s, and offset sync is off: somebody else made it", group, at, p.Name(), s.in.Route.To.Name, mine, s.in.Route.From.Name),
-				"a group is unique over both clusters: find out who uses that name there")
+		if !beyond(p) {
+			continue
+		}
+		// The sync may have brought what was committed since the source was read: those who are beyond even now are not synced.
+		if from, err = s.r.from.Committed(ctx, group); err != nil {
+			return 0, wrap("read offsets of group "+group, err)
+		}
+		if beyond(p) {
+			s.problem("groups", fmt.Sprintf("group %s has a commit %d for %s on %s, beyond %d on %s: no sync made it", group, at, p.Name(), s.in.Route.To.Name, from[p], s.in.Route.From.Name),
+				"a group is unique over both clusters: find out who uses that name there; if the group was set back on the source, wait for one cycle of the offset sync")
 			return 1, nil
 		}
 	}
 	return 0, nil
 }
 
-// sampleTime is how long the rate of the mirror is measured. Shorter samples of a mirror that fetches in batches jump.
-const sampleTime = 500 * time.Millisecond
+// reads are the topics that the group's members subscribe to.
+func (s *survey) reads(group string) []string { return reads(s.groups)[group] }
+
+// The rate of the mirror is measured over sampleTime: shorter samples of a mirror that fetches in batches jump. One that
+// seems to stand still is given sampleMost before that is believed.
+const (
+	sampleTime = 500 * time.Millisecond
+	sampleMost = 3 * time.Second
+)
 
 // drainFits measures how far behind the target is and how fast it catches up, against the budget and the objectives:
 // too much is a problem before anybody stops, not after.
 func drainFits(ctx context.Context, s *survey) error {
-	names := Scope{Topics: s.topics}.TopicNames()
-	firstFrom, firstTo := total(s.ends[s.in.Route.From.Name]), total(s.ends[s.in.Route.To.Name])
-	at := time.Now()
-	select {
-	case <-time.After(sampleTime):
-	case <-ctx.Done():
-		return ctx.Err()
+	var firstFrom, firstTo, lastFrom, lastTo int64
+	look := func() (from, to int64, err error) {
+		names := Scope{Topics: s.topics}.TopicNames()
+		var fromEnds, toEnds []replication.Ends
+		err = sideBySide(
+			func() (err error) { fromEnds, err = s.r.from.Ends(ctx, names); return err },
+			func() (err error) { toEnds, err = s.r.to.Ends(ctx, names); return ignoreMissing(err) },
+		)
+		return total(fromEnds), total(toEnds), wrap("measure the lag", err)
 	}
-	var from, to []replication.Ends
-	err := sideBySide(
-		func() (err error) { from, err = s.r.from.Ends(ctx, names); return err },
-		func() (err error) { to, err = s.r.to.Ends(ctx, names); return ignoreMissing(err) },
-	)
+	firstFrom, firstTo, err := look()
 	if err != nil {
-		return wrap("measure the lag", err)
+		return err
+	}
+	at := time.Now()
+	for {
+		select {
+		case <-time.After(sampleTime):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if lastFrom, lastTo, err = look(); err != nil {
+			return err
+		}
+		if lastTo >= lastFrom || lastTo > firstTo || time.Since(at) > sampleMost {
+			break
+		}
 	}
 	seconds := time.Since(at).Seconds()
-	lastFrom, lastTo := total(from), total(to)
-	if lastFrom == replication.Unknown || lastTo == replication.Unknown || firstTo == replication.Unknown {
+	if slices.Contains([]int64{firstFrom, firstTo, lastFrom, lastTo}, replication.Unknown) {
 		s.problem("drain", "the lag is unknown: an end offset could not be read", "mend the cluster first")
 		return nil
 	}

@@ -21,6 +21,7 @@ type PromoteResult struct {
 	Acted
 	Topics     int      `json:"topics"`
 	FailedOver []string `json:"failedOver,omitempty"` // promote hung; lossless, because equality was proven
+	Stranded   []string `json:"stranded,omitempty"`   // records that the source took behind the fence and the stop (P7, P23)
 	Copied     int      `json:"copied,omitempty"`     // DENY ACLs of ours that ACL sync had copied, removed (P34)
 	Text       string   `json:"text"`
 }
@@ -33,25 +34,14 @@ const mirrorEvery = 50 * time.Millisecond
 // lies past the point of no return.
 func (a *Mirrors) Promote(ctx context.Context, in WaitInput) (out PromoteResult, err error) {
 	ctx, out.Acted = begin(ctx)
-	r, err := a.opened(ctx, in.Guard, in.Route)
+	r, scope, sent, err := a.lastLook(ctx, in)
 	if err != nil {
 		return out, refused(out.Acted, err)
 	}
 	defer r.close()
-	scope, err := r.records.scope(ctx, in.Guard.Run.ID())
-	if err != nil {
-		return out, refused(out.Acted, err)
-	}
 	topics := scope.TopicNames()
 	out.Topics = len(topics)
-	states, err := mirrorStates(ctx, r.link, topics)
-	if err != nil {
-		return out, refused(out.Acted, err)
-	}
-	if !anyStopping(states) { // an attempt before this one may have sent already: then only the state counts
-		if err := a.ready(ctx, r, scope); err != nil {
-			return out, refused(out.Acted, err)
-		}
+	if !sent {
 		killpoint.Reach("Promote/before-sent")
 		if err := a.send(ctx, r, replication.Promote, topics); err != nil {
 			return out, err
@@ -62,14 +52,56 @@ func (a *Mirrors) Promote(ctx context.Context, in WaitInput) (out PromoteResult,
 	if err := a.stopped(ctx, r, in.Deadline, topics, &out); err != nil {
 		return out, err
 	}
-	if out.Copied, err = dropCopies(ctx, r, in.Guard.Run.Runbook); err != nil {
+	if out.Stranded, err = behindTheStop(ctx, r, topics); err != nil {
+		return out, err
+	}
+	if out.Copied, err = a.dropCopies(ctx, r, in.Guard); err != nil {
 		return out, err
 	}
 	out.Text = fmt.Sprintf("%d mirrors stopped: normal topics of %s now", out.Topics, in.Route.To.Name)
 	if len(out.FailedOver) > 0 {
 		out.Text += fmt.Sprintf("; %d of them by failover, because promote hung: lossless, equality was proven", len(out.FailedOver))
 	}
+	if len(out.Stranded) > 0 {
+		out.Text += fmt.Sprintf("; %s was written to behind the fence and behind the stop, these records are stranded there: %s", in.Route.From.Name, firstFew(out.Stranded))
+	}
 	return out, nil
+}
+
+// lastLook does all that comes before anything is sent. What may pass is tried again here, for half of the time: once an
+// attempt was lost sight of it may have sent, and then nobody can say any more that nothing was. sent says that an
+// earlier attempt had sent already: then only the mirrors' states count.
+func (a *Mirrors) lastLook(ctx context.Context, in WaitInput) (r *route, scope Scope, sent bool, err error) {
+	half := time.Now().Add(time.Until(in.Deadline) / 2)
+	err = until(ctx, half, mirrorEvery, func(ctx context.Context) (bool, string, error) {
+		if r != nil {
+			r.close()
+			r = nil
+		}
+		opened, err := a.opened(ctx, in.Guard, in.Route)
+		if err != nil {
+			return false, "", err
+		}
+		r = opened
+		if scope, err = r.records.scope(ctx, in.Guard.Run.ID()); err != nil {
+			return false, "", err
+		}
+		states, err := mirrorStates(ctx, r.link, scope.TopicNames())
+		if err != nil {
+			return false, "", err
+		}
+		if sent = anyStopping(states); sent {
+			return true, "", nil
+		}
+		if err := a.ready(ctx, r, scope, states); err != nil {
+			return false, "", err
+		}
+		return true, "", a.check(ctx, in.Guard)
+	})
+	if err != nil && r != nil {
+		r.close()
+	}
+	return r, scope, sent, err
 }
 
 // refused types an error from before anything was sent. Where an earlier attempt was lost sight of it may have sent.
@@ -80,9 +112,14 @@ func refused(acted Acted, err error) error {
 	return fmt.Errorf("nothing was promoted: %w; %w", err, errPromoteRefused)
 }
 
-// ready is the last look before the point of no return: still quiescent, still equal, and validate_only says yes for
-// every topic.
-func (a *Mirrors) ready(ctx context.Context, r *route, scope Scope) error {
+// ready is the last look before the point of no return: every mirror active, the source still quiescent, the target
+// still equal, and validate_only says yes for every topic. What is unknown may be known in a moment and is tried again.
+func (a *Mirrors) ready(ctx context.Context, r *route, scope Scope, states map[string]replication.Mirror) error {
+	for _, topic := range scope.TopicNames() {
+		if m := states[topic]; m.State != replication.MirrorActive {
+			return fmt.Errorf("the mirror of %s is %s (%s %s), only an active one can be promoted: %w", topic, m.State, m.Raw, m.Reason, fault.ErrInvalid)
+		}
+	}
 	first, err := r.from.Ends(ctx, scope.TopicNames())
 	if err != nil {
 		return wrap("read the ends of "+r.names.From.Name, err)
@@ -102,33 +139,53 @@ func (a *Mirrors) ready(ctx context.Context, r *route, scope Scope) error {
 	}
 	if q := replication.Quiescent(first, second); !q.Quiet() {
 		_, text := notOK(q.Not)
+		if len(q.Not) > 0 && len(only(q.Not, replication.Pending)) == 0 {
+			return fmt.Errorf("%s cannot be seen whole: %s: %w", r.names.From.Name, text, fault.ErrNotReady)
+		}
 		return fmt.Errorf("%s is written to again: %s: %w", r.names.From.Name, text, errStillWriting)
 	}
-	if behind, text := notOK(drained); len(behind) > 0 {
-		return fmt.Errorf("%s is behind again: %s: %w", r.names.To.Name, text, fault.ErrInvalid)
-	}
-	if bad, text := notOK(valid); len(bad) > 0 {
-		return fmt.Errorf("the link would not promote: %s: %w", text, fault.ErrInvalid)
-	}
-	return nil
-}
-
-// send asks once. An unclear outcome is no error here: the states decide (never repeat blindly).
-func (a *Mirrors) send(ctx context.Context, r *route, kind replication.StopKind, topics []string) error {
-	wctx, cancel, err := writing(ctx)
-	if err != nil {
+	if err := allOK(drained, len(first), r.names.To.Name+" is behind again"); err != nil {
 		return err
 	}
+	return allOK(valid, len(scope.Topics), "the link would not promote")
+}
+
+// allOK fails for good when one of the outcomes is bad, and for now when one is unknown or missing.
+func allOK(outcomes []replication.Outcome, count int, what string) error {
+	bad, text := notOK(outcomes)
+	switch {
+	case len(bad) == 0 && len(outcomes) == count:
+		return nil
+	case len(bad) == 0:
+		return fmt.Errorf("%s: %d of %d answers: %w", what, len(outcomes), count, fault.ErrNotReady)
+	case len(only(bad, replication.Unclear)) == len(bad):
+		return fmt.Errorf("%s: %s: %w", what, text, fault.ErrNotReady)
+	}
+	return fmt.Errorf("%s: %s: %w", what, text, fault.ErrInvalid)
+}
+
+// send asks once. An unclear outcome is no error here: the states decide (never repeat blindly). Its deadline is counted
+// from now: a stop that was asked for is wanted however late it arrives, because nothing is rolled back once an attempt
+// that may have sent was lost sight of.
+func (a *Mirrors) send(ctx context.Context, r *route, kind replication.StopKind, topics []string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), WriteDeadline)
 	defer cancel()
-	_, err = r.link.Stop(wctx, kind, topics) // item errors show in the states, which is where they are judged
+	_, err := r.link.Stop(ctx, kind, topics) // item errors show in the states, which is where they are judged
 	if errors.Is(err, fault.ErrUnclear) {
 		return nil
 	}
 	return wrap("ask the link to "+string(kind), err)
 }
 
-// stopped waits until each mirror is stopped. A topic whose promote was not taken is asked again; one that still hangs
-// when half of the time is over gets a failover, which loses nothing because equality was proven (P15).
+// askAgain is how long a topic may show no sign of a request before it is asked again.
+const askAgain = time.Second
+
+// stopped waits until each mirror is stopped. A topic that is still active was not asked, and is asked again; one that
+// hangs when half of the time is over gets a failover, once it was proven again that nothing is lost by it (P15). A
+// mirror in a state that nobody knows is never acted upon.
 func (a *Mirrors) stopped(ctx context.Context, r *route, deadline time.Time, topics []string, out *PromoteResult) error {
 	half := time.Now().Add(time.Until(deadline) / 2)
 	asked := time.Now()
@@ -137,45 +194,84 @@ func (a *Mirrors) stopped(ctx context.Context, r *route, deadline time.Time, top
 		if err != nil {
 			return false, "", err
 		}
-		var waiting, again []string
+		var waiting, active, hang []string
 		for _, topic := range topics {
 			m := states[topic]
 			if m.State == replication.MirrorStopped {
 				continue
 			}
 			waiting = append(waiting, fmt.Sprintf("%s: %s %s", topic, m.Raw, m.Reason))
-			if m.State != replication.MirrorStopping {
-				again = append(again, topic)
+			if m.State == replication.MirrorActive {
+				active = append(active, topic)
+			}
+			if m.State != replication.MirrorUnknown && !slices.Contains(out.FailedOver, topic) {
+				hang = append(hang, topic)
 			}
 		}
-		switch {
+		text := fmt.Sprintf("%d mirrors to stop: %s", len(waiting), strings.Join(waiting[:min(len(waiting), 5)], "; "))
+		switch again := time.Since(asked) > askAgain; {
 		case len(waiting) == 0:
 			return true, "", nil
-		case time.Now().After(half) && len(out.FailedOver) == 0:
-			out.FailedOver = notStopped(states, topics)
+		case again && time.Now().After(half) && len(hang)+len(active) > 0:
+			if len(hang) == 0 {
+				hang = active // its failover left no sign
+			}
+			if err := equal(ctx, r, hang); err != nil {
+				return false, "", err
+			}
 			asked = time.Now()
-			return false, "failover of " + strings.Join(out.FailedOver, ", "), a.sendLate(ctx, r, replication.Failover, out.FailedOver)
-		case len(again) > 0 && time.Since(asked) > askAgain && len(out.FailedOver) == 0:
+			if err := a.send(ctx, r, replication.Failover, hang); err != nil {
+				return false, "", err
+			}
+			out.FailedOver = append(out.FailedOver, slices.DeleteFunc(hang, func(t string) bool { return slices.Contains(out.FailedOver, t) })...)
+		case again && time.Now().Before(half) && len(active) > 0:
 			asked = time.Now()
-			return false, "promote of " + strings.Join(again, ", "), a.sendLate(ctx, r, replication.Promote, again)
+			if err := a.send(ctx, r, replication.Promote, active); err != nil {
+				return false, "", err
+			}
 		}
-		return false, fmt.Sprintf("%d mirrors to stop: %s", len(waiting), strings.Join(waiting[:min(len(waiting), 5)], "; ")), nil
+		return false, text, nil
 	})
 }
 
-// askAgain is how long a topic may show no sign of a promote before it is asked again.
-const askAgain = time.Second
-
-// sendLate asks again past the time for the first writes of the attempt: stopping a mirror that is to be stopped is
-// wanted however late it arrives, because this lies past the point of no return.
-func (a *Mirrors) sendLate(ctx context.Context, r *route, kind replication.StopKind, topics []string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), WriteDeadline)
-	defer cancel()
-	_, err := r.link.Stop(ctx, kind, topics)
-	if errors.Is(err, fault.ErrUnclear) {
-		return nil
+// equal proves that a failover of the topics loses nothing.
+func equal(ctx context.Context, r *route, topics []string) error {
+	ends, err := r.from.Ends(ctx, topics)
+	if err != nil {
+		return wrap("read the ends of "+r.names.From.Name+" before a failover", err)
 	}
-	return err
+	outcomes, err := r.link.Drained(ctx, ends)
+	if err != nil {
+		return wrap("compare both clusters before a failover", err)
+	}
+	if bad, text := notOK(outcomes); len(bad) > 0 || len(outcomes) != len(ends) {
+		return fmt.Errorf("a failover would lose records, so none is asked for: %s: %w", text, fault.ErrNotReady)
+	}
+	return nil
+}
+
+// behindTheStop looks once more after the mirrors stopped: what the source has beyond the target was acknowledged behind
+// the fence, and no mirror will bring it (P7). That is named, because from here there is only forward (P23).
+func behindTheStop(ctx context.Context, r *route, topics []string) ([]string, error) {
+	var from, to []replication.Ends
+	err := sideBySide(
+		func() (err error) { from, err = r.from.Ends(ctx, topics); return err },
+		func() (err error) { to, err = r.to.Ends(ctx, topics); return err },
+	)
+	if err != nil {
+		return nil, wrap("look once more after the promote", err)
+	}
+	at := make(map[replication.Partition]int64, len(to))
+	for _, e := range to {
+		at[e.Partition] = e.HighWatermark
+	}
+	var stranded []string
+	for _, e := range from {
+		if n := max(e.LogEnd, e.HighWatermark) - at[e.Partition]; n > 0 {
+			stranded = append(stranded, fmt.Sprintf("%d records of %s from offset %d", n, e.Name(), at[e.Partition]))
+		}
+	}
+	return stranded, nil
 }
 
 func mirrorStates(ctx context.Context, link replication.Link, topics []string) (map[string]replication.Mirror, error) {
@@ -206,39 +302,39 @@ func anyStopping(states map[string]replication.Mirror) bool {
 	return false
 }
 
-func notStopped(states map[string]replication.Mirror, topics []string) []string {
-	return slices.DeleteFunc(slices.Clone(topics), func(t string) bool { return states[t].State == replication.MirrorStopped })
+// copies are DENYs that the runbook owns on the source and that stand on the target without being its own there.
+func copies(ctx context.Context, r *route, runbook string) ([]replication.ACL, error) {
+	owned, err := r.records.owned(ctx, runbook, r.names.From.Name)
+	if err != nil {
+		return nil, err
+	}
+	own, err := r.records.owned(ctx, runbook, r.names.To.Name)
+	if err != nil {
+		return nil, err
+	}
+	stand, err := r.to.ACLs(ctx)
+	if err != nil {
+		return nil, wrap("read the ACLs of "+r.names.To.Name, err)
+	}
+	foreign := replication.Missing(owned.ACLs, own.ACLs)
+	return replication.Missing(foreign, replication.Missing(foreign, stand)), nil
 }
 
 // dropCopies removes copies of the runbook's fence that ACL sync made on the target, now that no cycle can be under way
 // any more (P5, P34). Only what the runbook owns on the source is looked for.
-func dropCopies(ctx context.Context, r *route, runbook string) (int, error) {
-	owned, err := r.records.owned(ctx, runbook, r.names.From.Name)
-	if err != nil {
+func (a *Mirrors) dropCopies(ctx context.Context, r *route, g Guard) (int, error) {
+	list, err := copies(ctx, r, g.Run.Runbook)
+	if err != nil || len(list) == 0 {
 		return 0, err
 	}
-	own, err := r.records.owned(ctx, runbook, r.names.To.Name)
-	if err != nil {
+	if err := a.check(ctx, g); err != nil {
 		return 0, err
-	}
-	stand, err := r.to.ACLs(ctx)
-	if err != nil {
-		return 0, wrap("read the ACLs of "+r.names.To.Name, err)
-	}
-	var copies []replication.ACL
-	for _, acl := range stand {
-		if slices.Contains(owned.ACLs, acl) && !slices.Contains(own.ACLs, acl) {
-			copies = append(copies, acl)
-		}
-	}
-	if len(copies) == 0 {
-		return 0, nil
 	}
 	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), WriteDeadline)
 	defer cancel()
-	if err := r.to.DeleteACLs(wctx, copies); err != nil {
+	if err := r.to.DeleteACLs(wctx, list); err != nil {
 		return 0, wrap("remove copies of the fence from "+r.names.To.Name, err)
 	}
-	_, err = everyBroker(ctx, r.to, copies, false)
-	return len(copies), wrap("read back that no copy of the fence stands on "+r.names.To.Name, err)
+	_, err = everyBroker(ctx, r.to, list, false)
+	return len(list), wrap("read back that no copy of the fence stands on "+r.names.To.Name, err)
 }

@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -70,10 +71,15 @@ func (a *Logs) Quiesce(ctx context.Context, in WaitInput) (out QuiesceResult, er
 		unsettled, text = notOK(verdict.Not)
 		killpoint.Reach("Quiesce/middle")
 		ended, err := a.endTransactions(ctx, r.from, now)
-		out.EndedTransactions = append(out.EndedTransactions, ended...)
+		for _, id := range ended {
+			if !slices.Contains(out.EndedTransactions, id) {
+				out.EndedTransactions = append(out.EndedTransactions, id)
+			}
+		}
 		return false, text, err
 	})
-	if err != nil && len(unsettled) > 0 {
+	// Only what moves is a writer: an offset that could not be read is a broker's trouble.
+	if unsettled = only(unsettled, replication.Pending); errors.Is(err, errTimeUp) && len(unsettled) > 0 {
 		return out, fmt.Errorf("%w; %s goes on behind the fence: %w", err, namesOf(ctx, r.from, unsettled, last), errStillWriting)
 	}
 	if err != nil {
@@ -117,8 +123,14 @@ func (a *Logs) endTransactions(ctx context.Context, from Kafka, ends []replicati
 		return nil, err
 	}
 	defer cancel()
-	return ids, wrap("end open transactions", from.EndTransactions(wctx, ids))
+	if err := from.EndTransactions(wctx, ids); err != nil {
+		return nil, wrap("end open transactions of "+strings.Join(ids, ", "), err)
+	}
+	return ids, nil
 }
+
+// namesAfter is the pause between two looks at the producers that leaders remember.
+const namesAfter = 200 * time.Millisecond
 
 // namesOf names the writers on partitions that do not settle, as well as Kafka allows: transactional ids and producer
 // ids. A non-idempotent producer leaves no trace but its records.
@@ -129,9 +141,20 @@ func namesOf(ctx context.Context, from Kafka, unsettled []replication.Outcome, e
 			partitions = append(partitions, e.Partition)
 		}
 	}
-	writers, err := from.Writers(ctx, partitions[:min(len(partitions), 20)])
-	if err != nil || len(writers) == 0 {
+	partitions = partitions[:min(len(partitions), 20)]
+	before, err := from.Writers(ctx, partitions)
+	if err != nil || len(before) == 0 {
 		return "a writer that Kafka cannot name"
+	}
+	select { // leaders remember producers for a day: those at work are the ones that move between two looks
+	case <-time.After(namesAfter):
+	case <-ctx.Done():
+	}
+	writers, err := from.Writers(ctx, partitions)
+	if at := replication.Writing(before, writers); err == nil && len(at) > 0 {
+		writers = at
+	} else {
+		writers = before
 	}
 	slices.SortFunc(writers, func(a, b replication.Writer) int { return b.LastTimestamp.Compare(a.LastTimestamp) })
 	var names []string

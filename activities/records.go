@@ -13,19 +13,34 @@ import (
 )
 
 // What a run remembers outside its history, in switchback.marks of both clusters. Lists are cut into chunks, because a
-// hundred thousand partitions fit no single record.
-const chunk = 2000
+// hundred thousand partitions fit no single record: a chunk of this many bytes fits one everywhere.
+const chunkBytes = 128 << 10
 
 func scopeKey(run string) string          { return "scope/" + run + "/" }
 func syncsKey(link, run string) string    { return "syncs/" + link + "/" + run }
 func aclsKey(runbook, site string) string { return "acls/" + runbook + "/" + site }
-func offsetsKey(run, group string) string { return "offsets/" + run + "/" + group }
+func offsetsKey(run, group string) string { return "offsets/" + run + "/" + group + "/" }
 func marksKey(cluster, run string) string { return "marks/" + cluster + "/" + run + "/" }
 
 // Scope is what the runbook's patterns meant when the run resolved them.
 type Scope struct {
 	Topics []replication.Topic `json:"topics"`
 	Groups []string            `json:"groups"`
+	// Reads are the topics that the members of a group subscribed to when preflight looked, for groups that had members.
+	// It is all there is to know of a group that reads and never committed (P24).
+	Reads map[string][]string `json:"reads,omitempty"`
+}
+
+// alive are the groups that had members when preflight looked: those that must have them again after the switch.
+func (s Scope) alive() []string {
+	return slices.DeleteFunc(slices.Clone(s.Groups), func(g string) bool { _, alive := s.Reads[g]; return !alive })
+}
+
+// groupScope is how a group is stored.
+type groupScope struct {
+	Name  string   `json:"name"`
+	Alive bool     `json:"alive"`
+	Reads []string `json:"reads,omitempty"`
 }
 
 // TopicNames lists the names in order.
@@ -93,10 +108,34 @@ func (r records) get(ctx context.Context, key string, into any) error {
 // putList writes a list in chunks under a prefix, in one go.
 func putList[T any](ctx context.Context, r records, prefix string, list []T) error {
 	entries := map[string]any{}
-	for i := 0; i == 0 || i*chunk < len(list); i++ {
-		entries[fmt.Sprintf("%s%05d", prefix, i)] = list[i*chunk : min((i+1)*chunk, len(list))]
+	if err := chunks(entries, prefix, list); err != nil {
+		return err
 	}
 	return r.put(ctx, entries)
+}
+
+// chunks adds a list to entries, in pieces of at most chunkBytes. An empty list has one empty piece.
+func chunks[T any](entries map[string]any, prefix string, list []T) error {
+	var piece []json.RawMessage
+	size, n := 0, 0
+	cut := func() {
+		entries[fmt.Sprintf("%s%05d", prefix, n)] = piece
+		piece, size, n = nil, 0, n+1
+	}
+	for _, item := range list {
+		raw, err := json.Marshal(item)
+		if err != nil {
+			return fmt.Errorf("encode records %s: %w", prefix, err)
+		}
+		if len(piece) > 0 && size+len(raw) > chunkBytes {
+			cut()
+		}
+		piece, size = append(piece, raw), size+len(raw)+1
+	}
+	if len(piece) > 0 || n == 0 {
+		cut()
+	}
+	return nil
 }
 
 // getList reads what putList wrote; fault.ErrNotFound when there is none.
@@ -121,12 +160,18 @@ func getList[T any](ctx context.Context, from Records, prefix string) ([]T, erro
 
 func sorted(entries map[string][]byte) []string { return slices.Sorted(maps.Keys(entries)) }
 
-// putScope stores the scope of a run, topics and groups in chunks of their own.
+// putScope stores the scope of a run in one write, so that no reader sees a part of it as the whole.
 func (r records) putScope(ctx context.Context, run string, s Scope) error {
-	return sideBySide(
-		func() error { return putList(ctx, r, scopeKey(run)+"topics/", s.Topics) },
-		func() error { return putList(ctx, r, scopeKey(run)+"groups/", s.Groups) },
-	)
+	groups := make([]groupScope, len(s.Groups))
+	for i, name := range s.Groups {
+		reads, alive := s.Reads[name]
+		groups[i] = groupScope{name, alive, reads}
+	}
+	entries := map[string]any{}
+	if err := errors.Join(chunks(entries, scopeKey(run)+"topics/", s.Topics), chunks(entries, scopeKey(run)+"groups/", groups)); err != nil {
+		return err
+	}
+	return r.put(ctx, entries)
 }
 
 // scope reads the scope of a run.
@@ -139,7 +184,14 @@ func (r records) scope(ctx context.Context, run string) (s Scope, err error) {
 	if s.Topics, err = getList[replication.Topic](ctx, loaded, scopeKey(run)+"topics/"); err != nil {
 		return s, fault.Hint(err, "the run's records are gone from %s; start a new run", MarksTopic)
 	}
-	s.Groups, err = getList[string](ctx, loaded, scopeKey(run)+"groups/")
+	groups, err := getList[groupScope](ctx, loaded, scopeKey(run)+"groups/")
+	s.Reads = map[string][]string{}
+	for _, g := range groups {
+		s.Groups = append(s.Groups, g.Name)
+		if g.Alive {
+			s.Reads[g.Name] = g.Reads
+		}
+	}
 	return s, err
 }
 

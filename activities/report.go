@@ -81,7 +81,7 @@ func (a *Reports) addRecords(ctx context.Context, in ReportInput, rep *report.Re
 	}
 	defer to.Close()
 	stored := to.Records(MarksTopic)
-	all, err := stored.Load(ctx, "marks/")
+	all, err := stored.Load(ctx, a.marksPrefix(ctx, in))
 	if err != nil {
 		return wrap("read the marks", err)
 	}
@@ -110,7 +110,7 @@ func (a *Reports) addRecords(ctx context.Context, in ReportInput, rep *report.Re
 	if err != nil {
 		return wrap("read the offsets that were handed over", err)
 	}
-	for _, key := range sorted(offsets) {
+	for _, key := range sorted(offsets) { // in the order of the groups
 		var list []ReadBack
 		if err := json.Unmarshal(offsets[key], &list); err != nil {
 			return fmt.Errorf("decode record %s: %w", key, err)
@@ -123,6 +123,23 @@ func (a *Reports) addRecords(ctx context.Context, in ReportInput, rep *report.Re
 		}
 	}
 	return nil
+}
+
+// marksPrefix keeps the marks of old runs out of memory. They are kept under the source's cluster id; where that cannot
+// be had any more, all of them are looked through.
+func (a *Reports) marksPrefix(ctx context.Context, in ReportInput) string {
+	ctx, cancel := context.WithTimeout(ctx, WriteDeadline)
+	defer cancel()
+	from, err := a.Clusters.Open(ctx, in.Route.From)
+	if err != nil {
+		return "marks/"
+	}
+	defer from.Close()
+	id, err := from.Identity(ctx)
+	if err != nil || id.ClusterID == "" {
+		return "marks/"
+	}
+	return marksKey(id.ClusterID, in.Run.ID())
 }
 
 // fileName is one name for one run: workflow ids may hold anything.

@@ -25,6 +25,10 @@ func (o Outside) check(ctx context.Context, g Guard) error {
 	if err != nil {
 		return wrap("read the required discovery entry", err)
 	}
+	if state.Epoch == replication.Unknown {
+		return fault.Hint(fmt.Errorf("the required discovery entry has no readable epoch, the run acts for epoch %d: %w", g.Epoch, fault.ErrConflict),
+			"somebody deleted or changed its keys; put them back")
+	}
 	if state.Epoch != g.Epoch {
 		return fmt.Errorf("discovery is at epoch %d (switched by %s), the run acts for epoch %d: %w",
 			state.Epoch, state.SwitchedBy, g.Epoch, fault.ErrStale)
@@ -82,6 +86,16 @@ func (r *route) close() {
 	if r.to != nil {
 		r.to.Close()
 	}
+}
+
+// only those outcomes of one status.
+func only(outcomes []replication.Outcome, status replication.Status) (list []replication.Outcome) {
+	for _, o := range outcomes {
+		if o.Status == status {
+			list = append(list, o)
+		}
+	}
+	return list
 }
 
 // notOK lists what is not OK, for errors that name the laggards; at most ten, and how many more.

@@ -32,9 +32,15 @@ type SyncsResult struct {
 	Text    string    `json:"text"`             // what was changed, for the report
 }
 
-// cycleGrace is added to a sync's interval: a cycle that had begun may still be writing for that long. Two seconds is
-// the longest that a cycle of 1,000 groups was seen to write.
-const cycleGrace = 500 * time.Millisecond
+// cycleGrace is added to a sync's interval: a cycle that had begun just before the suspension may still be writing. The
+// wait lies before anybody is stopped, so it costs no part of the switch window.
+const cycleGrace = time.Second
+
+// Documented defaults of Cluster Linking, for a link that does not say how often it syncs.
+const (
+	defaultOffsetCycle = 30 * time.Second
+	defaultACLCycle    = 5 * time.Second
+)
 
 // Suspend records what stood before, then suspends: idempotent, also after a crash in between.
 func (a *Syncs) Suspend(ctx context.Context, in SyncsInput) (out SyncsResult, err error) {
@@ -89,9 +95,15 @@ func (a *Syncs) Suspend(ctx context.Context, in SyncsInput) (out SyncsResult, er
 // how often it syncs, its documented default counts.
 func longestCycle(s replication.Syncs) time.Duration {
 	var longest time.Duration
-	for _, one := range []replication.Sync{s.Offsets, s.ACLs} {
-		if one.Enabled {
-			longest = max(longest, one.Interval)
+	for _, one := range []struct {
+		sync  replication.Sync
+		usual time.Duration
+	}{{s.Offsets, defaultOffsetCycle}, {s.ACLs, defaultACLCycle}} {
+		switch {
+		case one.sync.Enabled && one.sync.Interval > 0:
+			longest = max(longest, one.sync.Interval)
+		case one.sync.Enabled:
+			longest = max(longest, one.usual)
 		}
 	}
 	if longest == 0 {

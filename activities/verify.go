@@ -32,7 +32,7 @@ type VerifyResult struct {
 // verifyEvery is the pause between two looks at the groups.
 const verifyEvery = 200 * time.Millisecond
 
-// Target sends a canary through the target and waits until every group that a client of the runbook uses is stable and
+// Target sends a canary through the target and waits until every group that had members on the source is stable and
 // moving, or has nothing left to read, until LSO = HW everywhere, and until no DENY of ours is in the way. At the
 // deadline what is not as it should be is named in Problems: the workload is there already, so this is for people.
 func (a *Verify) Target(ctx context.Context, in VerifyInput) (out VerifyResult, err error) {
@@ -63,14 +63,21 @@ func (a *Verify) Target(ctx context.Context, in VerifyInput) (out VerifyResult, 
 				out.Problems = append(out.Problems, fmt.Sprintf("%s: last stable offset %d is not the high watermark %d: a transaction is open", e.Name(), e.LastStable, e.HighWatermark))
 			}
 		}
-		if out.Groups, err = groupsMove(ctx, r.to, scope.Groups, ends, first); err != nil {
+		denies, err := copies(ctx, r, in.Guard.Run.Runbook)
+		if err != nil {
 			return false, "", err
 		}
-		stuck, text := notOK(out.Groups)
+		if len(denies) > 0 {
+			out.Problems = append(out.Problems, fmt.Sprintf("%d copies of the fence stand on %s, such as %s", len(denies), in.Route.To.Name, denies[0]))
+		}
+		if out.Groups, err = groupsMove(ctx, r.to, scope.alive(), ends, first); err != nil {
+			return false, "", err
+		}
+		stuck, _ := notOK(out.Groups)
 		for _, g := range stuck {
 			out.Problems = append(out.Problems, fmt.Sprintf("group %s: %s", g.Name, g.Reason))
 		}
-		return len(out.Problems) == 0, text, nil
+		return len(out.Problems) == 0, firstFew(out.Problems), nil
 	})
 	if err != nil && (len(out.Problems) == 0 || ctx.Err() != nil) {
 		return out, err

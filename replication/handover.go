@@ -15,13 +15,16 @@ const (
 	WithoutCommitLatest   = "latest"
 )
 
-// Committed lays a group's commits over every partition of the topics that the group has read: a topic of which it
-// committed any partition. Partitions without a commit have Source Unknown, and get an explicit offset all the same, or
-// auto.offset.reset decides and may lose records (P24). Topics that the group never committed stay out.
-func Committed(committed map[Partition]int64, partitions []Ends) []Translated {
+// Committed lays a group's commits over every partition of the topics that the group reads: a topic of which it committed
+// any partition, or to which it is known to be subscribed. Partitions without a commit have Source Unknown, and get an explicit offset all the same, or
+// auto.offset.reset decides and may lose records (P24). Other topics stay out.
+func Committed(committed map[Partition]int64, partitions []Ends, subscribed ...string) []Translated {
 	reads := map[string]bool{}
 	for p := range committed {
 		reads[p.Topic] = true
+	}
+	for _, topic := range subscribed {
+		reads[topic] = true
 	}
 	var list []Translated
 	for _, e := range partitions {
