@@ -106,7 +106,7 @@ func (a *Reports) addRecords(ctx context.Context, in ReportInput, rep *report.Re
 			})
 		}
 	}
-	offsets, err := stored.Load(ctx, offsetsKey(in.Run.ID(), ""))
+	offsets, err := stored.Load(ctx, strings.TrimSuffix(offsetsKey(in.Run.ID(), ""), "/")) // of every group
 	if err != nil {
 		return wrap("read the offsets that were handed over", err)
 	}
