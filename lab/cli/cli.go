@@ -10,8 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/spf13/cobra"
+
+	"switchback/lab/clients"
 )
 
 // errUsage marks errors that are about how a command was written.
@@ -52,7 +55,7 @@ between them, the worker, and sample clients, each as a process of its own that 
 	}
 	root.PersistentFlags().String("dir", "out/lab", "the lab's folder: state, secrets, logs")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
-	root.AddCommand(upCommand(), keepCommand(), downCommand(), statusCommand(), killCommand(), startCommand(), logsCommand(), envCommand(), serveCommand())
+	root.AddCommand(upCommand(), keepCommand(), downCommand(), statusCommand(), killCommand(), startCommand(), logsCommand(), envCommand(), serveCommand(), demoCommand(), clients.Command(os.Getenv))
 	return root
 }
 

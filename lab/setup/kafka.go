@@ -53,12 +53,17 @@ func (l *Lab) login(cluster, user string) secret.Login {
 // Kafka connects to a cluster as a user: "lab" is the super user, "switchback", "link", or a client's name. The caller
 // closes it.
 func (l *Lab) Kafka(cluster, user string, opts ...kgo.Opt) (*kgo.Client, error) {
+	return kgo.NewClient(append(l.KafkaOptions(cluster, user), opts...)...)
+}
+
+// KafkaOptions connect to a cluster as a user.
+func (l *Lab) KafkaOptions(cluster, user string) []kgo.Opt {
 	login := l.login(cluster, user)
 	auth := scram.Auth{User: login.Username, Pass: login.Password.Reveal()}
-	return kgo.NewClient(append([]kgo.Opt{
+	return []kgo.Opt{
 		kgo.SeedBrokers(l.state.bootstrap(cluster)...), kgo.SASL(auth.AsSha512Mechanism()),
 		kgo.RetryTimeout(10 * time.Second), kgo.DialTimeout(2 * time.Second),
-	}, opts...)...)
+	}
 }
 
 // provisionKafka makes topics and grants, and leaves alone what is there already.

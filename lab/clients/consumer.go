@@ -1,0 +1,85 @@
+package clients
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"switchback/lab/ledger"
+)
+
+// ConsumerConfig is a member of a group.
+type ConsumerConfig struct {
+	Config
+	Group    string
+	StaticID string // group.instance.id; empty for a dynamic member
+}
+
+// Consumer reads until ctx ends. It commits after processing, and processing a record is to write it into the ledger.
+// On a rebalance it commits what it has processed before it gives partitions away, so that nobody reads it again.
+func Consumer(ctx context.Context, config ConsumerConfig) error {
+	book, err := ledger.OpenWriter(config.Ledger, config.Instance)
+	if err != nil {
+		return err
+	}
+	defer book.Close()
+	commit := func(_ context.Context, client *kgo.Client, _ map[string][]int32) {
+		committing, cancel := context.WithTimeout(context.Background(), flushTime)
+		defer cancel()
+		_ = client.CommitUncommittedOffsets(committing) // what could not be committed is read again: the ledger will say so
+	}
+	options := append(config.Options,
+		kgo.ConsumerGroup(config.Group), kgo.ConsumeTopics(config.Topics...), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
+		kgo.OnPartitionsRevoked(commit), kgo.FetchMaxWait(100*time.Millisecond), kgo.MetadataMinAge(50*time.Millisecond),
+		kgo.HeartbeatInterval(300*time.Millisecond), kgo.SessionTimeout(10*time.Second))
+	if config.StaticID != "" {
+		options = append(options, kgo.InstanceID(config.StaticID))
+	}
+	client, err := kgo.NewClient(options...)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer client.CloseAllowingRebalance()
+	for ctx.Err() == nil {
+		fetches := client.PollRecords(ctx, 1000)
+		if err := process(book, config, fetches); err != nil {
+			return err
+		}
+		if fetches.NumRecords() > 0 {
+			committing, cancel := context.WithTimeout(context.Background(), flushTime)
+			err := client.CommitUncommittedOffsets(committing)
+			cancel()
+			if err != nil && ctx.Err() != nil {
+				return fmt.Errorf("commit: %w", err)
+			}
+		}
+		client.AllowRebalance()
+	}
+	return nil
+}
+
+// process writes down what was read, before it is committed.
+func process(book *ledger.Writer, config ConsumerConfig, fetches kgo.Fetches) error {
+	now := time.Now()
+	seen := make([]ledger.Seen, 0, fetches.NumRecords())
+	var wrong error
+	fetches.EachRecord(func(r *kgo.Record) {
+		seq, err := ledger.DecodeValue(r.Value)
+		if err != nil {
+			wrong = errors.Join(wrong, fmt.Errorf("%s-%d at %d: %w", r.Topic, r.Partition, r.Offset, err))
+			return
+		}
+		seen = append(seen, ledger.Seen{
+			At: now, Cluster: config.Cluster, Epoch: config.Epoch, Client: config.Client, Instance: config.Instance, Group: config.Group,
+			Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Key: string(r.Key), Seq: seq,
+		})
+	})
+	if len(seen) == 0 {
+		return wrong
+	}
+	return errors.Join(wrong, book.Seen(seen...))
+}

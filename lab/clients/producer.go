@@ -1,0 +1,145 @@
+package clients
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"switchback/lab/ledger"
+)
+
+// ProducerConfig is a producer: so many records a second over so many keys.
+type ProducerConfig struct {
+	Config
+	Rate      int // records per second
+	Keys      int // each written by this instance alone
+	ValueSize int // bytes
+}
+
+// flushTime is how long a producer that was told to end waits for what it has sent to be acknowledged.
+const flushTime = 10 * time.Second
+
+// producer keeps one record of a key in flight at a time, so that a record that is given up halts its key until it was
+// sent again: the order within a key holds whatever happens.
+type producer struct {
+	config ProducerConfig
+	client *kgo.Client
+	book   *ledger.Writer
+
+	mu    sync.Mutex
+	next  []int64 // sequence to send, by key
+	busy  []bool  // in flight
+	fails error   // of the ledger: a producer that cannot write it down must not go on
+}
+
+// Producer writes until ctx ends, then waits for what is in flight and ends. What was not acknowledged is sent again by
+// its next life, under the same sequence: it was never in the ledger.
+func Producer(ctx context.Context, config ProducerConfig) error {
+	book, err := ledger.OpenWriter(config.Ledger, config.Instance)
+	if err != nil {
+		return err
+	}
+	defer book.Close()
+	last, err := ledger.LastAcked(config.Ledger, config.Instance)
+	if err != nil {
+		return err
+	}
+	client, err := kgo.NewClient(append(config.Options,
+		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerLinger(0), kgo.RecordDeliveryTimeout(0),
+		kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }),
+		kgo.MetadataMinAge(50*time.Millisecond), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))...)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	p := &producer{config: config, client: client, book: book, next: make([]int64, config.Keys), busy: make([]bool, config.Keys)}
+	for i := range p.next {
+		p.next[i] = last[p.key(i)] + 1
+	}
+	p.write(ctx)
+	// End: no new records, wait for those in flight. What a fence refuses is given up when the time is over.
+	flush, cancel := context.WithTimeout(context.Background(), flushTime)
+	defer cancel()
+	err = client.Flush(flush)
+	client.Close()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = nil // never acknowledged, so the next life sends it again
+	}
+	return errors.Join(err, p.fails)
+}
+
+func (p *producer) key(i int) string { return fmt.Sprintf("%s/%d", p.config.Instance, i) }
+
+// tick is how often records are sent: small enough for a smooth flow.
+const tick = 10 * time.Millisecond
+
+// write sends at the rate until ctx ends or the ledger fails.
+func (p *producer) write(ctx context.Context) {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	start, sent, at := time.Now(), 0, 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		due := int(time.Since(start).Seconds() * float64(p.config.Rate))
+		for tries := 0; sent < due && tries < p.config.Keys; tries++ {
+			ok, failed := p.send(at)
+			if failed {
+				return
+			}
+			if ok {
+				sent++
+			}
+			at = (at + 1) % p.config.Keys
+		}
+		if sent < due { // every key is in flight: what was missed is not made up for in a burst
+			start, sent = time.Now(), 0
+		}
+	}
+}
+
+// send produces the next record of a key, unless one is in flight.
+func (p *producer) send(i int) (sent, failed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fails != nil {
+		return false, true
+	}
+	if p.busy[i] {
+		return false, false
+	}
+	p.busy[i] = true
+	seq := p.next[i]
+	record := &kgo.Record{
+		Topic: p.config.Topics[i%len(p.config.Topics)], Key: []byte(p.key(i)),
+		Value: ledger.EncodeValue(seq, p.config.ValueSize),
+	}
+	p.client.Produce(context.Background(), record, func(r *kgo.Record, err error) { p.done(i, seq, r, err) })
+	return true, false
+}
+
+// done writes an acknowledgement down at once; a record that failed is sent again under its sequence.
+func (p *producer) done(i int, seq int64, r *kgo.Record, err error) {
+	if err == nil {
+		err = p.book.Acked(ledger.Acked{
+			At: time.Now(), Cluster: p.config.Cluster, Epoch: p.config.Epoch, Client: p.config.Client, Instance: p.config.Instance,
+			Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Key: string(r.Key), Seq: seq,
+		})
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.busy[i], p.next[i] = false, seq+1
+		p.fails = errors.Join(p.fails, err)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.busy[i] = false
+}

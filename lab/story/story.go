@@ -1,0 +1,272 @@
+// Package story plays a workload's story in the lab and has the ledger judge it: traffic flows, something happens, the
+// traffic ends, and what every client wrote down is held against the clusters' logs and against the run's report.
+//
+// Start reading at Open. The demo and the end-to-end tests are written in these words.
+package story
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+
+	"switchback/activities"
+	"switchback/lab/ledger"
+	"switchback/lab/setup"
+	"switchback/report"
+	"switchback/workflows"
+)
+
+// Story is one workload of a running lab.
+type Story struct {
+	Lab      *setup.Lab
+	Workload setup.Workload
+	Temporal client.Client
+	Dir      string // of its ledgers
+}
+
+// Open begins the story of a workload.
+func Open(lab *setup.Lab, w setup.Workload) (*Story, error) {
+	t, err := lab.Temporal()
+	if err != nil {
+		return nil, err
+	}
+	return &Story{Lab: lab, Workload: w, Temporal: t, Dir: lab.LedgerDir()}, nil
+}
+
+// Close ends it; the lab goes on.
+func (s *Story) Close() { s.Temporal.Close() }
+
+// every is the pause between two looks at a condition.
+const every = 100 * time.Millisecond
+
+// Until waits for a condition, or fails at ctx's end with what it was still waiting for.
+func Until(ctx context.Context, what string, look func() (bool, error)) error {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	var last error
+	for {
+		ok, err := look()
+		if ok {
+			return nil
+		}
+		last = err
+		select {
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("waiting for %s: %w", what, ctx.Err()), last)
+		case <-tick.C:
+		}
+	}
+}
+
+// Flows waits until every producer was acknowledged at least so many records on a cluster, and every group has read some
+// there, since the moment given.
+func (s *Story) Flows(ctx context.Context, cluster string, since time.Time, records int) error {
+	return Until(ctx, fmt.Sprintf("traffic on %s", cluster), func() (bool, error) {
+		l, err := ledger.Read(s.Dir)
+		if err != nil {
+			return false, err
+		}
+		acked, seen := map[string]int{}, map[string]int{}
+		for _, a := range l.Acked {
+			if a.Cluster == cluster && a.At.After(since) {
+				acked[a.Instance]++
+			}
+		}
+		for _, r := range l.Seen {
+			if r.Cluster == cluster && r.At.After(since) {
+				seen[r.Group]++
+			}
+		}
+		for _, c := range s.Workload.Clients {
+			for i := 1; i <= c.Instances; i++ {
+				if instance := fmt.Sprintf("%s-%d", c.Name, i); c.Group == "" && acked[instance] < records {
+					return false, fmt.Errorf("%s was acknowledged %d of %d records", instance, acked[instance], records)
+				}
+			}
+			if c.Group != "" && seen[c.Group] == 0 {
+				return false, fmt.Errorf("group %s has read nothing", c.Group)
+			}
+		}
+		return true, nil
+	})
+}
+
+// Plan starts a planned failover of the workload. The id may be anything.
+func (s *Story) Plan(ctx context.Context, id, to string) (client.WorkflowRun, error) {
+	return s.Temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: id, TaskQueue: setup.TaskQueue}, "PlannedFailover",
+		workflows.PlannedInput{Runbook: s.Workload.Name, To: to, Reason: "exercise", By: "operator"})
+}
+
+// Status asks a run how it is.
+func (s *Story) Status(ctx context.Context, id string) (workflows.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	var status workflows.Status
+	answer, err := s.Temporal.QueryWorkflow(ctx, id, "", workflows.QueryStatus)
+	if err != nil {
+		return status, err
+	}
+	return status, answer.Get(&status)
+}
+
+// Reaches waits until a run is in a phase: a step's name, or parked, held, or an outcome.
+func (s *Story) Reaches(ctx context.Context, id, phase string) error {
+	return Until(ctx, "run "+id+" to reach "+phase, func() (bool, error) {
+		status, err := s.Status(ctx, id)
+		if err != nil {
+			return false, err
+		}
+		return status.Phase == phase, fmt.Errorf("it is at %s: %s", status.Phase, status.WaitsFor)
+	})
+}
+
+// Order sends an Update and returns its answer; a refusal is an error with the validator's sentence.
+func (s *Story) Order(ctx context.Context, id, order string, o workflows.Order) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	handle, err := s.Temporal.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{WorkflowID: id, UpdateName: order, Args: []any{o}, WaitForStage: client.WorkflowUpdateStageCompleted})
+	if err != nil {
+		return "", err
+	}
+	var answer string
+	return answer, handle.Get(ctx, &answer)
+}
+
+// Ends waits for the end of a run. A failed run is a Result too.
+func (s *Story) Ends(ctx context.Context, run client.WorkflowRun) (workflows.Result, error) {
+	var r workflows.Result
+	err := run.Get(ctx, &r)
+	var failed *temporal.ApplicationError
+	if errors.As(err, &failed) && failed.HasDetails() {
+		return r, failed.Details(&r)
+	}
+	return r, err
+}
+
+// Settle ends the producers and waits until every group has read all that was acknowledged.
+func (s *Story) Settle(ctx context.Context) error {
+	if err := s.stopProducers(ctx); err != nil {
+		return err
+	}
+	return Until(ctx, "the groups to read everything", func() (bool, error) {
+		l, err := ledger.Read(s.Dir)
+		if err != nil {
+			return false, err
+		}
+		acked, read := map[string]bool{}, map[string]map[string]bool{}
+		for _, a := range l.Acked {
+			if s.owns(a.Topic) {
+				acked[id(a.Key, a.Seq)] = true
+			}
+		}
+		for _, r := range l.Seen {
+			if read[r.Group] == nil {
+				read[r.Group] = map[string]bool{}
+			}
+			read[r.Group][id(r.Key, r.Seq)] = true
+		}
+		missing := 0
+		for _, g := range s.Workload.Groups() {
+			for record := range acked {
+				if !read[g][record] {
+					missing++
+				}
+			}
+		}
+		return missing == 0, fmt.Errorf("%d records are not read yet", missing)
+	})
+}
+
+func id(key string, seq int64) string { return fmt.Sprintf("%s#%d", key, seq) }
+
+func (s *Story) owns(topic string) bool {
+	return len(topic) > len(s.Workload.Name) && topic[:len(s.Workload.Name)+1] == s.Workload.Name+"."
+}
+
+// stopProducers asks through discovery, as a run would.
+func (s *Story) stopProducers(ctx context.Context) error {
+	entry, err := s.Lab.Discovery(s.Workload.Name)
+	if err != nil {
+		return err
+	}
+	defer entry.Close()
+	state, err := entry.Read(ctx)
+	if err != nil {
+		return err
+	}
+	desired := map[string]string{}
+	for _, c := range s.Workload.Clients {
+		if c.Group == "" {
+			desired[c.Name] = activities.DesiredStop
+		}
+	}
+	if _, err := entry.SetDesired(ctx, state.Epoch, desired); err != nil {
+		return err
+	}
+	return Until(ctx, "the producers to end", func() (bool, error) {
+		state, err := entry.Read(ctx)
+		if err != nil {
+			return false, err
+		}
+		for name := range desired {
+			for instance, i := range state.Clients[name].Instances {
+				if i.State != "stopped" {
+					return false, fmt.Errorf("%s is %s", instance, i.State)
+				}
+			}
+		}
+		return true, nil
+	})
+}
+
+// Judge holds the ledgers against the logs of both clusters, and the report, if there is one, against the ledgers.
+func (s *Story) Judge(ctx context.Context, active, reportPath string) (ledger.Verdict, error) {
+	l, err := ledger.Read(s.Dir)
+	if err != nil {
+		return ledger.Verdict{}, err
+	}
+	logs := map[string]ledger.ClusterLog{}
+	for _, cluster := range setup.Clusters {
+		log, err := ledger.ReadCluster(ctx, cluster, s.Workload.TopicNames(), s.Lab.KafkaOptions(cluster, "lab")...)
+		if err != nil {
+			return ledger.Verdict{}, fmt.Errorf("read the log of %s: %w", cluster, err)
+		}
+		logs[cluster] = log
+	}
+	groups := map[string][]string{}
+	for _, g := range s.Workload.Groups() {
+		groups[g] = s.Workload.TopicNames()
+	}
+	v := ledger.Judge(l, active, logs, groups)
+	if reportPath == "" {
+		return v, nil
+	}
+	raw, err := os.ReadFile(reportPath)
+	if err != nil {
+		return v, err
+	}
+	r, err := report.Parse(raw)
+	if err != nil {
+		return v, err
+	}
+	return v.Against(l, r, reportPath), nil
+}
+
+// Write keeps a verdict as JSON.
+func Write(path string, v ledger.Verdict) error {
+	raw, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(raw, '\n'), 0o600)
+}
