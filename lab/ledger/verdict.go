@@ -128,13 +128,13 @@ func (v *Verdict) judgeLog(l *Ledger, log ClusterLog) {
 	for _, r := range log.Records {
 		it, at := id{r.Topic, r.Key, r.Seq}, series{r.Topic, r.Key, r.Partition}
 		e := Example{Cluster: log.Name, Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Key: r.Key, Seq: r.Seq}
-		highest, any := order[at]
+		highest, known := order[at]
 		switch {
 		case stored[it]:
 			v.Duplicated++
 			v.example(duplicated, e)
 			continue
-		case any && r.Seq < highest:
+		case known && r.Seq < highest:
 			v.OutOfOrder++
 			v.example(outOfOrder, e)
 		default:
@@ -175,13 +175,13 @@ func (v *Verdict) judgeGroup(l *Ledger, group string, topics []string, reads []*
 	for _, s := range reads {
 		it, at := id{s.Topic, s.Key, s.Seq}, series{topic: s.Topic, key: s.Key}
 		e := Example{s.Cluster, group, s.Topic, s.Partition, s.Offset, s.Key, s.Seq}
-		highest, any := order[at]
+		highest, known := order[at]
 		switch {
 		case read[it]:
 			v.ReadTwice++
 			v.example(readTwice, e)
 			continue
-		case any && s.Seq < highest:
+		case known && s.Seq < highest:
 			v.OutOfOrder++
 			v.example(outOfOrder, e)
 		default:
