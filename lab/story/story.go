@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/client"
@@ -232,6 +233,9 @@ func (s *Story) Judge(ctx context.Context, active, reportPath string) (ledger.Ve
 	if err != nil {
 		return ledger.Verdict{}, err
 	}
+	// Other workloads write into the same folder, and their records are in none of the logs that are read here.
+	l.Acked = slices.DeleteFunc(l.Acked, func(a ledger.Acked) bool { return !s.owns(a.Topic) })
+	l.Seen = slices.DeleteFunc(l.Seen, func(r ledger.Seen) bool { return !s.owns(r.Topic) })
 	logs := map[string]ledger.ClusterLog{}
 	for _, cluster := range setup.Clusters {
 		log, err := ledger.ReadCluster(ctx, cluster, s.Workload.TopicNames(), s.Lab.KafkaOptions(cluster, "lab")...)
