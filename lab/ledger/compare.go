@@ -16,9 +16,9 @@ import (
 func Compare(l *Ledger, v Verdict, r report.Report) []string {
 	c := comparison{r: r, acked: l.Acked, seen: l.Seen}
 	c.outcome()
-	c.epochs()
+	used := c.epochs()
 	c.loss(v)
-	if r.Outcome == report.Completed && r.Epoch.Before != nil && r.Epoch.After != nil {
+	if used && r.Outcome == report.Completed && r.Epoch.Before != nil && r.Epoch.After != nil {
 		c.positions()
 		c.offsets()
 		c.windows()
@@ -78,8 +78,9 @@ func (c *comparison) ofThisRun(epoch int64) bool {
 	return true
 }
 
-// epochs: what clients carried while the run went on is what the report says they should have.
-func (c *comparison) epochs() {
+// epochs: what clients carried while the run went on is what the report says they should have. It returns whether clients
+// worked at the report's epochs at all: if not, comparing what happened at them says nothing.
+func (c *comparison) epochs() bool {
 	type carried struct {
 		cluster string
 		epoch   int64
@@ -101,7 +102,7 @@ func (c *comparison) epochs() {
 	expected, before, after := map[carried]bool{}, c.r.Epoch.Before, c.r.Epoch.After
 	switch {
 	case before == nil:
-		return // nothing is claimed
+		return false // nothing is claimed
 	case after != nil:
 		expected[carried{c.r.From, *before}], expected[carried{c.r.To, *after}] = true, true
 	case c.r.Outcome == report.Completed: // the workload was there already
@@ -119,14 +120,14 @@ func (c *comparison) epochs() {
 			c.disagree("clients worked on %s at epoch %d during the run, which the report knows nothing of: it says %s", it.cluster, it.epoch, c.epochWords())
 		}
 	}
-	if len(c.acked) == 0 {
-		return
-	}
+	used := true
 	for _, it := range sorted(expected) {
 		if !ever[it] {
+			used = false
 			c.disagree("the report says %s; no client worked on %s at epoch %d", c.epochWords(), it.cluster, it.epoch)
 		}
 	}
+	return used
 }
 
 func (c *comparison) epochWords() string {
