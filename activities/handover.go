@@ -94,6 +94,7 @@ func (a *Groups) HandOver(ctx context.Context, in HandOverInput) (out HandOverRe
 			return out, err
 		}
 	}
+	killpoint.Reach("HandOver/written")
 	if err := r.records.put(wctx, entries); err != nil {
 		return out, wrap("record the offsets", err)
 	}

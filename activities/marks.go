@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"switchback/internal/killpoint"
 	"switchback/replication"
 )
 
@@ -59,6 +60,7 @@ func (a *Mirrors) KeepMarks(ctx context.Context, in MarksInput) (out MarksResult
 			SourceCluster: from.ClusterID, TargetCluster: to.ClusterID, Epoch: in.Epoch, Run: in.Guard.Run.ID(),
 		})
 	}
+	killpoint.Reach("KeepMarks/middle")
 	// Storing may take as long as it needs: it is off the critical path, and a second time writes the same keys.
 	if err := putList(ctx, r.records, marksKey(from.ClusterID, in.Guard.Run.ID()), marks); err != nil {
 		return out, err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"switchback/internal/killpoint"
 	"switchback/replication"
 	"switchback/runbooks"
 )
@@ -51,6 +52,7 @@ func (a *Verify) Target(ctx context.Context, in VerifyInput) (out VerifyResult, 
 		return out, wrap("send a canary through "+in.Route.To.Name, err)
 	}
 	out.CanaryOffset, out.CanarySeconds = canary.Offset, canary.RoundTrip.Seconds()
+	killpoint.Reach("Target/middle")
 	first := map[string]map[replication.Partition]int64{}
 	err = until(ctx, in.Deadline, verifyEvery, func(ctx context.Context) (bool, string, error) {
 		out.Problems = nil

@@ -108,7 +108,7 @@ func flags() *pflag.FlagSet {
 }
 
 // others are variables with our prefix that are not the worker's: the command line's, and the tests' seam.
-var others = []string{"SWITCHBACK_BY", "SWITCHBACK_TASK_QUEUE", "SWITCHBACK_KILL_AT", "SWITCHBACK_KILL_ONCE"}
+var others = []string{"SWITCHBACK_BY", "SWITCHBACK_TASK_QUEUE", "SWITCHBACK_KILLPOINTS"}
 
 // load reads the settings. An unknown key anywhere is an error: a misspelt one would silently be a default.
 func load(f *pflag.FlagSet, environ func() []string) (Settings, error) {

@@ -43,7 +43,7 @@ func TestSettingsComeFromDefaultsFileEnvironmentAndFlagsInThisOrder(t *testing.T
 	require.False(t, s.Temporal.TLS.on())
 
 	environ := []string{"SWITCHBACK_TEMPORAL_ADDRESS=env:7233", "SWITCHBACK_TEMPORAL_TASKQUEUE=env", "SWITCHBACK_TEMPORAL_TLS_ENABLED=true",
-		"SWITCHBACK_STOPTIMEOUT=7s", "SWITCHBACK_BY=ann", "SWITCHBACK_KILL_AT=drain/before", "HOME=/root"}
+		"SWITCHBACK_STOPTIMEOUT=7s", "SWITCHBACK_BY=ann", "SWITCHBACK_KILLPOINTS=points", "HOME=/root"}
 	s, err = settingsOf(t, good, environ, []string{"--temporal.address", "flag:7233"})
 	require.NoError(t, err)
 	require.Equal(t, "flag:7233", s.Temporal.Address)

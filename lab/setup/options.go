@@ -46,6 +46,8 @@ type Workload struct {
 	// Rate is what all producers together write, in records per second.
 	Rate    int
 	Clients []Client
+	// Idle leaves its clients to StartClients.
+	Idle bool
 }
 
 // Client is one sample client, with so many instances under a supervisor each.

@@ -2,6 +2,7 @@ package setup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -32,10 +33,26 @@ func (l *Lab) startPrograms(ctx context.Context) error {
 	}
 	if !l.options.WithoutClients {
 		for _, w := range l.options.Workloads {
-			specs = append(specs, l.clientSpecs(w)...)
+			if !w.Idle {
+				specs = append(specs, l.clientSpecs(w)...)
+			}
 		}
 	}
 	return l.tree.Start(ctx, specs...)
+}
+
+// StartClients starts the clients of an idle workload and waits until they are registered.
+func (l *Lab) StartClients(ctx context.Context, w Workload) error {
+	return l.tree.Start(ctx, l.clientSpecs(w)...)
+}
+
+// StopClients ends the clients of a workload.
+func (l *Lab) StopClients(ctx context.Context, w Workload) error {
+	var errs []error
+	for _, spec := range l.clientSpecs(w) {
+		errs = append(errs, l.tree.Stop(ctx, spec.Name))
+	}
+	return errors.Join(errs...)
 }
 
 // WorkerSpec is a worker of that name; tests may start a second one.
