@@ -253,7 +253,7 @@ func (p parser) line(text string, texts []string) (line, error) {
 	for i, s := range f[5:] {
 		texts[i] = p.one(s)
 	}
-	return line{at: at, epoch: n[0], partition: int32(n[1]), offset: n[2], seq: n[3]}, nil
+	return line{at: at, epoch: n[0], partition: int32(n[1]), offset: n[2], seq: n[3]}, nil //nolint:gosec // parsed with 32 bits
 }
 
 func (p parser) one(s string) string {
