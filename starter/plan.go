@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -17,11 +17,17 @@ import (
 func (c *cli) plan() *cobra.Command {
 	plan := &cobra.Command{
 		Use: "plan", Short: "Say what a run would do, and change nothing",
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Long:    "Say what a run would do, step by step, and what stands in its way. Nothing is changed.",
+		Example: "  switchback plan planned orders --to west",
+		Args:    unknownCommand,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return misused(cmd, "say what to plan: planned") },
 	}
 	plan.AddCommand(c.planPlanned())
 	return plan
 }
+
+// planning bounds a plan: preflight logs in as every client.
+const planning = 3 * time.Minute
 
 func (c *cli) planPlanned() *cobra.Command {
 	var in workflows.PlannedInput
@@ -32,22 +38,25 @@ func (c *cli) planPlanned() *cobra.Command {
 		Long: `Plan runs every check of preflight and lists what each step would do. It takes no lock, stops nobody and writes nothing
 anywhere. It exits with 1 when the run could not go now.`,
 		Example: "  switchback plan planned orders --to west",
-		Args:    exactly(1, "one RUNBOOK"),
+		Args:    exactly(1, "one RUNBOOK"), ValidArgsFunction: c.complete(ofRunbooks),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if in.Runbook = args[0]; in.To == "" {
-				return usageError{errors.New("--to is needed: the cluster to move the workload to")}
+				return misused(cmd, "--to is needed: the cluster to move the workload to")
 			}
 			return c.connected(cmd.Context(), func(ctx context.Context, t client.Client) error {
-				ctx, cancel := context.WithTimeout(ctx, max(c.timeout, 3*time.Minute)) // preflight logs in as every client
+				if err := c.worked(ctx, t); err != nil {
+					return err
+				}
+				ctx, cancel := context.WithTimeout(ctx, max(c.timeout, planning))
 				defer cancel()
-				id := fmt.Sprintf("plan-%s-%s", in.Runbook, time.Now().UTC().Format("20060102-150405.000"))
+				id := fmt.Sprintf("plan-%s-%s", in.Runbook, c.now().UTC().Format("20060102-150405.000"))
 				run, err := t.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: id, TaskQueue: c.taskQueue, StaticSummary: "Dry run: " + in.Runbook + " to " + in.To}, workflows.PlanFailover, in)
 				if err != nil {
 					return fmt.Errorf("start %s: %w", id, err)
 				}
 				var p workflows.Plan
 				if err := run.Get(ctx, &p); err != nil {
-					return fmt.Errorf("plan %s: %w", in.Runbook, rootCause(err))
+					return fmt.Errorf("plan %s: %w", in.Runbook, err)
 				}
 				if c.output == "json" {
 					err = c.json(p)
@@ -69,7 +78,8 @@ anywhere. It exits with 1 when the run could not go now.`,
 
 func (c *cli) showPlan(p workflows.Plan, all bool) {
 	fmt.Fprintf(c.stdout, "Planned failover of %s from %s to %s, epoch %d to %d (runbook sha256 %.12s)\n", p.Runbook, p.From, p.To, p.Epoch, p.NextEpoch, p.SHA256)
-	fmt.Fprintf(c.stdout, "%d topics, %d partitions, %d groups; objectives: %s\n\n", p.Preflight.Topics, p.Preflight.Partitions, p.Preflight.Groups, p.Objectives)
+	fmt.Fprintf(c.stdout, "%s, %s, %s; objectives: %s\n\n",
+		counted(p.Preflight.Topics, "topic"), counted(p.Preflight.Partitions, "partition"), counted(p.Preflight.Groups, "group"), p.Objectives)
 	t := table.NewWriter()
 	t.SetOutputMirror(c.stdout)
 	t.SetStyle(table.StyleLight)
@@ -89,20 +99,27 @@ func (c *cli) showPlan(p workflows.Plan, all bool) {
 		if c.colours() {
 			word = level(f.Level).Sprint(word)
 		}
-		fmt.Fprintf(c.stdout, "%-8s %s: %s\n", word, f.Check, f.Means)
+		fmt.Fprintf(c.stdout, "%s%s %s: %s\n", word, strings.Repeat(" ", max(0, 8-len(f.Level))), f.Check, f.Means)
 		if f.Do != "" {
 			fmt.Fprintf(c.stdout, "         do: %s\n", f.Do)
 		}
 	}
 	if well > 0 {
-		fmt.Fprintf(c.stdout, "ok       %d checks are well (--all shows them)\n", well)
+		fmt.Fprintf(c.stdout, "ok       %s (--all shows them)\n", counted(well, "check"))
 	}
 	switch {
 	case p.HeldBy != nil:
 		fmt.Fprintf(c.stdout, "\nIt could not go now: the runbook is held by %s since %s.\n", p.HeldBy.Run.ID(), p.HeldBy.Since.Format(time.RFC3339))
 	case p.Problems > 0:
-		fmt.Fprintf(c.stdout, "\nIt could not go now: %d problems. Nothing was changed.\n", p.Problems)
+		fmt.Fprintf(c.stdout, "\nIt could not go now: %s. Nothing was changed.\n", counted(p.Problems, "problem"))
 	default:
 		fmt.Fprintf(c.stdout, "\nIt could go now. Nothing was changed. Start it:\n  switchback start planned %s --to %s --reason \"...\"\n", p.Runbook, p.To)
 	}
+}
+
+func counted(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }

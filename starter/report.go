@@ -19,22 +19,16 @@ func (c *cli) report() *cobra.Command {
 		Long: `Print the report of a run that has ended, as Markdown, or as JSON with -o json. What would not fit into Temporal's
 history (positions of many partitions) is counted here; the whole report is the file on the worker that it names.`,
 		Example: "  switchback report orders > orders.md",
-		Args:    exactly(1, "one RUN: a workflow id or the name of a runbook"),
+		Args:    exactly(1, oneRun), ValidArgsFunction: c.complete(ofRunbooks, ofRuns),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.connected(cmd.Context(), func(ctx context.Context, t client.Client) error {
 				id, err := c.resolve(ctx, t, args[0])
 				if err != nil {
 					return err
 				}
-				ctx, cancel := context.WithTimeout(ctx, c.timeout)
-				defer cancel()
-				answer, err := t.QueryWorkflow(ctx, id, "", workflows.QueryReport)
-				if err != nil {
-					return fmt.Errorf("ask run %s for its report: %w", id, err)
-				}
 				var raw json.RawMessage
-				if err := answer.Get(&raw); err != nil {
-					return fmt.Errorf("read the report of %s: %w", id, err)
+				if err := c.query(ctx, t, id, workflows.QueryReport, &raw); err != nil {
+					return err
 				}
 				if len(raw) == 0 || string(raw) == "null" {
 					return fmt.Errorf("run %s has no report yet: it is written at its end. Follow it with 'switchback status %s --watch'", id, id)

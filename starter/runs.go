@@ -29,13 +29,17 @@ func (c *cli) runs() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "runs",
 		Short:   "List runs, the newest first",
+		Long:    "List runs, the newest first: what they are called, how far they are and how they ended.",
 		Example: "  switchback runs --runbook orders",
 		Args:    exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 1 || limit > 1000 {
+				return misused(cmd, "--limit %d: use a number from 1 to 1000", limit)
+			}
 			return c.connected(cmd.Context(), func(ctx context.Context, t client.Client) error {
 				ctx, cancel := context.WithTimeout(ctx, c.timeout)
 				defer cancel()
-				query := `WorkflowType = "PlannedFailover"`
+				query := ofRuns
 				if runbook != "" {
 					query += fmt.Sprintf(` AND SwitchbackRunbook = %q`, runbook)
 				}
@@ -61,6 +65,7 @@ func (c *cli) runs() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&runbook, "runbook", "", "only runs of this runbook")
+	_ = cmd.RegisterFlagCompletionFunc("runbook", c.complete(ofRunbooks)) // the flag is there
 	cmd.Flags().Int32Var(&limit, "limit", 20, "how many at most")
 	return cmd
 }

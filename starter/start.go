@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 	enumspb "go.temporal.io/api/enums/v1"
@@ -17,7 +16,10 @@ import (
 func (c *cli) start() *cobra.Command {
 	start := &cobra.Command{
 		Use: "start", Short: "Start a run",
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Long:    "Start a run of a runbook. 'switchback plan' says beforehand what it would do.",
+		Example: `  switchback start planned orders --to west --reason "maintenance in east"`,
+		Args:    unknownCommand,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return misused(cmd, "say what to start: planned") },
 	}
 	start.AddCommand(c.startPlanned())
 	return start
@@ -36,19 +38,23 @@ and then moves the workload; before the point of no return every step can be rol
 The command returns when the run has started. --watch shows how it goes, --wait only waits for its end; both exit with 1
 unless the run completed.`,
 		Example: `  switchback start planned orders --to west --reason "maintenance in east" --watch`,
-		Args:    exactly(1, "one RUNBOOK"),
+		Args:    exactly(1, "one RUNBOOK"), ValidArgsFunction: c.complete(ofRunbooks),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in.Runbook, in.By = args[0], c.who()
 			if in.To == "" || in.Reason == "" {
-				return usageError{errors.New("--to and --reason are needed")}
+				return misused(cmd, "--to and --reason are needed: where to, and why")
 			}
 			return c.connected(cmd.Context(), func(ctx context.Context, t client.Client) error {
+				if none := c.worked(ctx, t); none != nil {
+					fmt.Fprintf(c.stderr, "switchback: the run begins when a worker does: %v\n", none)
+				}
 				if id == "" {
-					id = fmt.Sprintf("planned-%s-%s", in.Runbook, time.Now().UTC().Format("20060102-150405"))
+					id = fmt.Sprintf("planned-%s-%s", in.Runbook, c.now().UTC().Format("20060102-150405"))
 				}
 				run, err := t.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 					ID: id, TaskQueue: c.taskQueue, WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
-					StaticSummary: fmt.Sprintf("%s to %s: %s", in.Runbook, in.To, in.Reason),
+					WorkflowExecutionErrorWhenAlreadyStarted: true, // or the other run would be taken for this one
+					StaticSummary:                            fmt.Sprintf("%s to %s: %s", in.Runbook, in.To, in.Reason),
 				}, workflows.PlannedFailover, in)
 				if err != nil {
 					return fmt.Errorf("start %s: %w", id, err)
@@ -61,7 +67,7 @@ unless the run completed.`,
 					return err
 				}
 				if watch {
-					if err := c.watch(ctx, t, id); err != nil {
+					if err := c.watch(ctx, t, id); err != nil && !errors.Is(err, errNotWell) {
 						return err
 					}
 				}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -18,10 +19,12 @@ import (
 func (c *cli) status() *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
-		Use:     "status RUN",
-		Short:   "Show where a run is, what it waits for and who must do what",
+		Use:   "status RUN",
+		Short: "Show where a run is, what it waits for and who must do what",
+		Long: `Show where a run is, what it waits for and who must do what. With --watch it goes on, a line for each thing that
+changes, until the run ends, and exits with 1 unless the run completed.`,
 		Example: "  switchback status orders --watch",
-		Args:    exactly(1, "one RUN: a workflow id or the name of a runbook"),
+		Args:    exactly(1, oneRun), ValidArgsFunction: c.complete(ofRunbooks, ofRuns),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.connected(cmd.Context(), func(ctx context.Context, t client.Client) error {
 				id, err := c.resolve(ctx, t, args[0])
@@ -56,7 +59,7 @@ func (c *cli) watch(ctx context.Context, t client.Client, id string) error {
 	tell := func(key, line string) {
 		if line != "" && seen[key] != line {
 			seen[key] = line
-			fmt.Fprintf(c.stdout, "%s  %s\n", time.Now().Format("15:04:05.000"), line)
+			fmt.Fprintf(c.stdout, "%s  %s\n", c.now().Format("15:04:05.000"), line)
 		}
 	}
 	tick := time.NewTicker(watchEvery)
@@ -66,8 +69,15 @@ func (c *cli) watch(ctx context.Context, t client.Client, id string) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case errors.As(err, &noSuchRun{}):
+			return err
 		case err != nil:
-			tell("error", "no answer: "+firstLine(err.Error()))
+			if line := "no answer: " + firstLine(c.explain(err)); c.output == "text" {
+				tell("error", line)
+			} else if seen["error"] != line {
+				seen["error"] = line
+				fmt.Fprintln(c.stderr, "switchback:", line)
+			}
 		default:
 			delete(seen, "error")
 			if c.output == "json" {
@@ -81,6 +91,9 @@ func (c *cli) watch(ctx context.Context, t client.Client, id string) error {
 				changes(s, tell)
 			}
 			if !s.Ended.IsZero() {
+				if s.Outcome != workflows.Completed {
+					return errNotWell
+				}
 				return nil
 			}
 		}
@@ -106,8 +119,12 @@ func changes(s workflows.Status, tell func(key, line string)) {
 	if s.Phase == "approve" {
 		tell("waits", "waiting for "+s.WaitsFor)
 	}
-	tell("held", s.Held)
-	tell("parked", s.Parked)
+	if s.Held != "" {
+		tell("held", "HELD "+s.Held)
+	}
+	if s.Parked != "" {
+		tell("parked", "PARKED: "+s.Parked)
+	}
 	if s.Outcome != "" {
 		tell("outcome", s.Outcome+": "+s.Sentence)
 	}
@@ -173,6 +190,9 @@ func level(l string) text.Color {
 	}
 	return text.FgGreen
 }
+
+// oneRun is what commands about a run need.
+const oneRun = "one RUN: a workflow id or the name of a runbook"
 
 func orDash(s string) string {
 	if s == "" {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -13,11 +14,12 @@ func (c *cli) validate() *cobra.Command {
 		Use:   "validate FILE...",
 		Short: "Say what is wrong with runbook files, without touching a cluster",
 		Long: `Validate loads runbook files as a run would, and says for each mistake the file, the line, what is wrong and what
-would be right. It opens no connection.`,
-		Example: "  switchback validate runbooks/*.yaml",
-		Args: func(_ *cobra.Command, args []string) error {
+would be right. It opens no connection. - is standard input. It exits with 1 when any file is wrong.`,
+		Example:           "  switchback validate runbooks/*.yaml",
+		ValidArgsFunction: cobra.FixedCompletions([]string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt),
+		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usageError{fmt.Errorf("validate needs at least one file")}
+				return misused(cmd, "validate needs at least one FILE, or - for standard input")
 			}
 			return nil
 		},
@@ -31,7 +33,7 @@ would be right. It opens no connection.`,
 			var results []result
 			wrong := 0
 			for _, file := range files {
-				loaded, err := runbooks.Load(file)
+				loaded, err := c.load(file)
 				if err != nil {
 					wrong++
 					results = append(results, result{File: file, Error: err.Error()})
@@ -58,4 +60,16 @@ would be right. It opens no connection.`,
 			return nil
 		},
 	}
+}
+
+// load reads a runbook from a file, or from standard input.
+func (c *cli) load(file string) (*runbooks.Loaded, error) {
+	if file != "-" {
+		return runbooks.Load(file)
+	}
+	data, err := io.ReadAll(io.LimitReader(c.stdin, 2<<20)) // twice the largest runbook: Parse says that it is too large
+	if err != nil {
+		return nil, fmt.Errorf("read standard input: %w", err)
+	}
+	return runbooks.Parse("standard input", data)
 }

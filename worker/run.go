@@ -46,6 +46,10 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		fmt.Fprintln(stderr, "worker:", err)
 		return 2
 	}
+	if f.NArg() > 0 {
+		fmt.Fprintf(stderr, "worker: it takes no arguments, only flags: what is %q?\n", f.Arg(0))
+		return 2
+	}
 	s, err := load(f, func() []string { return environ })
 	if err != nil {
 		fmt.Fprintln(stderr, "worker:", err)
@@ -162,7 +166,7 @@ func register(w worker.Registry, s Settings, temporal client.Client, sys *system
 func dialPatiently(ctx context.Context, s Settings, log *slog.Logger, measured client.MetricsHandler) (client.Client, error) {
 	options := client.Options{
 		HostPort: s.Temporal.Address, Namespace: s.Temporal.Namespace, Logger: log, MetricsHandler: measured,
-		ConnectionOptions: client.ConnectionOptions{DialOptions: []grpc.DialOption{
+		ConnectionOptions: client.ConnectionOptions{GetSystemInfoTimeout: 2 * time.Second, DialOptions: []grpc.DialOption{
 			grpc.WithDefaultCallOptions(grpc.WaitForReady(true)), // requests wait for a Temporal that is away for a moment
 			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond}, MinConnectTimeout: time.Second}),
 		}},
