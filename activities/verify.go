@@ -27,11 +27,15 @@ type VerifyResult struct {
 	CanarySeconds float64               `json:"canarySeconds"` // produce to read back
 	Groups        []replication.Outcome `json:"groups"`
 	Problems      []string              `json:"problems,omitempty"`
-	Text          string                `json:"text"`
+	// WrittenAt is when the target was first seen to hold more than the source: somebody writes there. MovedAt is when
+	// each group was first seen stable and moving, or at the end. Both are upper bounds of when clients worked again.
+	WrittenAt time.Time            `json:"writtenAt,omitzero"`
+	MovedAt   map[string]time.Time `json:"movedAt,omitempty"`
+	Text      string               `json:"text"`
 }
 
-// verifyEvery is the pause between two looks at the groups.
-const verifyEvery = 200 * time.Millisecond
+// verifyEvery is the pause between two looks at the target: the report's switch window is as exact as this.
+const verifyEvery = 50 * time.Millisecond
 
 // Target sends a canary through the target and waits until every group that had members on the source is stable and
 // moving, or has nothing left to read, until LSO = HW everywhere, and until no DENY of ours is in the way. At the
@@ -53,6 +57,11 @@ func (a *Verify) Target(ctx context.Context, in VerifyInput) (out VerifyResult, 
 	}
 	out.CanaryOffset, out.CanarySeconds = canary.Offset, canary.RoundTrip.Seconds()
 	killpoint.Reach("Target/middle")
+	source, err := r.from.Ends(ctx, scope.TopicNames())
+	if err != nil {
+		source = nil // the source may be given up by now: when the target was first written to is not known then
+	}
+	out.MovedAt = map[string]time.Time{}
 	first := map[string]map[replication.Partition]int64{}
 	err = until(ctx, in.Deadline, verifyEvery, func(ctx context.Context) (bool, string, error) {
 		out.Problems = nil
@@ -75,6 +84,7 @@ func (a *Verify) Target(ctx context.Context, in VerifyInput) (out VerifyResult, 
 		if out.Groups, err = groupsMove(ctx, r.to, scope.alive(), ends, first); err != nil {
 			return false, "", err
 		}
+		out.note(source, ends)
 		stuck, _ := notOK(out.Groups)
 		for _, g := range stuck {
 			out.Problems = append(out.Problems, fmt.Sprintf("group %s: %s", g.Name, g.Reason))
@@ -90,6 +100,20 @@ func (a *Verify) Target(ctx context.Context, in VerifyInput) (out VerifyResult, 
 		out.Text = fmt.Sprintf("canary came back, but %d things are not as they should be: %s", len(out.Problems), out.Problems[0])
 	}
 	return out, nil
+}
+
+// note remembers when things were first seen to work again.
+func (out *VerifyResult) note(source, target []replication.Ends) {
+	now := time.Now()
+	had, has := total(source), total(target)
+	if out.WrittenAt.IsZero() && len(source) == len(target) && had != replication.Unknown && has > had {
+		out.WrittenAt = now
+	}
+	for _, g := range out.Groups {
+		if _, seen := out.MovedAt[g.Name]; !seen && g.Status == replication.OK {
+			out.MovedAt[g.Name] = now
+		}
+	}
 }
 
 // groupsMove judges each group: stable, and either further than at the first look or at the end.

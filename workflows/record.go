@@ -9,6 +9,7 @@ import (
 	"switchback/activities"
 	"switchback/replication"
 	"switchback/report"
+	"switchback/runbooks"
 )
 
 // facts are what the steps learned that the report tells.
@@ -103,14 +104,15 @@ func (f *plannedFailover) measured(r *report.Report) {
 	}
 }
 
-// switchWindow is how long the instances of each client stood still, and the worst of each role.
+// switchWindow is how long each client stood still, and the worst of each role: from when its first instance had stopped
+// until the last one ran again and the target showed that it works. An upper bound, never less than what users felt.
 func (f *plannedFailover) switchWindow() report.SwitchWindow {
 	var w report.SwitchWindow
 	for _, stopped := range f.facts.Stopped {
 		one := report.ClientWindow{Client: stopped.Client, Role: stopped.Role, StoppedAt: known(stopped.First)}
 		i := slices.IndexFunc(f.facts.Running, func(c activities.ClientState) bool { return c.Client == stopped.Client })
 		if i >= 0 {
-			one.StartedAt = known(f.facts.Running[i].Last)
+			one.StartedAt = known(f.worked(stopped.Client, f.facts.Running[i].Last))
 		}
 		if one.StoppedAt != nil && one.StartedAt != nil {
 			one.Seconds = report.Seconds(one.StartedAt.Sub(*one.StoppedAt))
@@ -125,6 +127,29 @@ func (f *plannedFailover) switchWindow() report.SwitchWindow {
 		w.Clients = append(w.Clients, one)
 	}
 	return w
+}
+
+// worked is when a client that ran again was seen to work: its groups moved, or the target was written to.
+func (f *plannedFailover) worked(client string, running time.Time) time.Time {
+	v := f.facts.Verify
+	i := slices.IndexFunc(f.book.Clients, func(c runbooks.Client) bool { return c.Name == client })
+	if v == nil || i < 0 {
+		return running
+	}
+	if c := f.book.Clients[i]; c.Producing() {
+		running = later(running, v.WrittenAt)
+	}
+	for _, group := range f.book.Clients[i].Groups {
+		running = later(running, v.MovedAt[group])
+	}
+	return running
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 func known(t time.Time) *time.Time {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -29,13 +30,15 @@ func Consumer(ctx context.Context, config ConsumerConfig) error {
 	commit := func(_ context.Context, client *kgo.Client, _ map[string][]int32) {
 		committing, cancel := context.WithTimeout(context.Background(), flushTime)
 		defer cancel()
-		_ = client.CommitUncommittedOffsets(committing) // what could not be committed is read again: the ledger will say so
+		if err := client.CommitUncommittedOffsets(committing); err != nil {
+			fmt.Fprintf(os.Stderr, "%s: commit: %v\n", config.Instance, err) // tried again with the next batch
+		}
 	}
 	options := append(config.Options,
 		kgo.ConsumerGroup(config.Group), kgo.ConsumeTopics(config.Topics...), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
 		kgo.OnPartitionsRevoked(commit), kgo.FetchMaxWait(100*time.Millisecond), kgo.MetadataMinAge(50*time.Millisecond),
-		kgo.HeartbeatInterval(300*time.Millisecond), kgo.SessionTimeout(10*time.Second))
+		kgo.HeartbeatInterval(100*time.Millisecond), kgo.Balancers(kgo.StickyBalancer()), kgo.SessionTimeout(10*time.Second))
 	if config.StaticID != "" {
 		options = append(options, kgo.InstanceID(config.StaticID))
 	}
@@ -46,18 +49,24 @@ func Consumer(ctx context.Context, config ConsumerConfig) error {
 	defer client.CloseAllowingRebalance()
 	for ctx.Err() == nil {
 		fetches := client.PollRecords(ctx, 1000)
+		fetches.EachError(func(topic string, partition int32, err error) {
+			if !errors.Is(err, context.Canceled) {
+				fmt.Fprintf(os.Stderr, "%s: fetch %s-%d: %v\n", config.Instance, topic, partition, err)
+			}
+		})
 		if err := process(book, config, fetches); err != nil {
 			return err
 		}
 		if fetches.NumRecords() > 0 {
-			committing, cancel := context.WithTimeout(context.Background(), flushTime)
-			err := client.CommitUncommittedOffsets(committing)
-			cancel()
-			if err != nil && ctx.Err() != nil {
-				return fmt.Errorf("commit: %w", err)
-			}
+			commit(ctx, client, nil)
 		}
 		client.AllowRebalance()
+	}
+	// What could not be committed before is committed now, or the end is not well: it will be read again.
+	ending, cancel := context.WithTimeout(context.Background(), flushTime)
+	defer cancel()
+	if err := client.CommitUncommittedOffsets(ending); err != nil {
+		return fmt.Errorf("commit at the end: %w", err)
 	}
 	return nil
 }

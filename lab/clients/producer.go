@@ -31,9 +31,11 @@ type producer struct {
 	book   *ledger.Writer
 
 	mu    sync.Mutex
-	next  []int64 // sequence to send, by key
-	busy  []bool  // in flight
-	fails error   // of the ledger: a producer that cannot write it down must not go on
+	next  []int64   // sequence to send, by key
+	busy  []bool    // in flight
+	fails error     // of the ledger: a producer that cannot write it down must not go on
+	well  time.Time // of the last acknowledgement
+	last  error     // why the last record was not acknowledged
 }
 
 // Producer writes until ctx ends, then waits for what is in flight and ends. What was not acknowledged is sent again by
@@ -48,14 +50,15 @@ func Producer(ctx context.Context, config ProducerConfig) error {
 	if err != nil {
 		return err
 	}
+	// One request at a time to each broker: what becomes of a batch is known before the next one is sent.
 	client, err := kgo.NewClient(append(config.Options,
-		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerLinger(0), kgo.RecordDeliveryTimeout(0),
+		kgo.MaxProduceRequestsInflightPerBroker(1), kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerLinger(0), kgo.RecordDeliveryTimeout(0),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }),
 		kgo.MetadataMinAge(50*time.Millisecond), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))...)
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	p := &producer{config: config, client: client, book: book, next: make([]int64, config.Keys), busy: make([]bool, config.Keys)}
+	p := &producer{config: config, client: client, book: book, next: make([]int64, config.Keys), busy: make([]bool, config.Keys), well: time.Now()}
 	for i := range p.next {
 		p.next[i] = last[p.key(i)] + 1
 	}
@@ -67,8 +70,14 @@ func Producer(ctx context.Context, config ProducerConfig) error {
 	client.Close()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = nil // never acknowledged, so the next life sends it again
+	inFlight := 0
+	for _, busy := range p.busy {
+		if busy {
+			inFlight++
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("%d records were neither acknowledged nor refused within %s; the next life sends them again, so they may be there twice: %w", inFlight, flushTime, err)
 	}
 	return errors.Join(err, p.fails)
 }
@@ -78,7 +87,11 @@ func (p *producer) key(i int) string { return fmt.Sprintf("%s/%d", p.config.Inst
 // tick is how often records are sent: small enough for a smooth flow.
 const tick = 10 * time.Millisecond
 
-// write sends at the rate until ctx ends or the ledger fails.
+// giveUp is how long a producer goes on without an acknowledgement before it ends with an error, to be started anew by
+// whoever watches over it: a client that was refused once may not recover by itself.
+const giveUp = 10 * time.Second
+
+// write sends at the rate until ctx ends, the ledger fails, or nothing is acknowledged any more.
 func (p *producer) write(ctx context.Context) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
@@ -113,6 +126,10 @@ func (p *producer) send(i int) (sent, failed bool) {
 	if p.fails != nil {
 		return false, true
 	}
+	if p.last != nil && time.Since(p.well) > giveUp {
+		p.fails = fmt.Errorf("nothing was acknowledged for %s: %w", giveUp, p.last)
+		return false, true
+	}
 	if p.busy[i] {
 		return false, false
 	}
@@ -135,11 +152,11 @@ func (p *producer) done(i int, seq int64, r *kgo.Record, err error) {
 		})
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.busy[i], p.next[i] = false, seq+1
+		p.busy[i], p.next[i], p.well, p.last = false, seq+1, time.Now(), nil
 		p.fails = errors.Join(p.fails, err)
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.busy[i] = false
+	p.busy[i], p.last = false, err
 }
