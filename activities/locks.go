@@ -3,7 +3,6 @@ package activities
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -84,10 +83,16 @@ func (a *Locks) Acquire(ctx context.Context, in Acquire) (Acquired, error) {
 	err := a.update(ctx, in.Entity, UpdateAcquire, "acquire/"+in.Run.ID(), in, &out)
 	var refused *temporal.ApplicationError
 	if errors.As(err, &refused) {
-		return out, fmt.Errorf("%s: %w", refused.Message(), errHeld)
+		return out, refusal(refused.Message())
 	}
 	return out, err
 }
+
+// refusal is an entity's own sentence, of the type errHeld.
+type refusal string
+
+func (r refusal) Error() string        { return string(r) }
+func (r refusal) Is(target error) bool { return target == errHeld }
 
 // Release sends the Update.
 func (a *Locks) Release(ctx context.Context, in Release) error {

@@ -130,14 +130,18 @@ func (s *survey) groupFresh(ctx context.Context, group string) (bad int, err err
 		return 0, wrap("read offsets of group "+group, err)
 	}
 	read := replication.Committed(from, s.ends[s.in.Route.From.Name], s.reads(group)...)
+	holds := map[replication.Partition]bool{}
+	for _, e := range s.ends[s.in.Route.From.Name] {
+		holds[e.Partition] = e.HighWatermark != e.Start
+	}
 	without := 0
 	for _, t := range read {
-		if t.Source == replication.Unknown {
+		if t.Source == replication.Unknown && holds[t.Partition] {
 			without++
 		}
 	}
 	if without > 0 {
-		s.warn("groups", fmt.Sprintf("group %s has no commit on %d of its partitions; it goes on there at the %s offset", group, without, s.in.Runbook.Groups.WithoutCommit),
+		s.warn("groups", fmt.Sprintf("group %s has no commit on %d partitions that hold records; it goes on there at the %s offset", group, without, s.in.Runbook.Groups.WithoutCommit),
 			"set groups.withoutCommit in the runbook if that is not what the consumers expect")
 	}
 	beyond := func(p replication.Partition) bool { mine, ok := from[p]; return ok && to[p] > mine }

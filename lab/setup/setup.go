@@ -64,6 +64,9 @@ func Build(ctx context.Context, o Options) error {
 	return l.build(ctx)
 }
 
+// Open reads where the lab in a folder is, and starts nothing: for looking at one that somebody else keeps running.
+func Open(ctx context.Context, o Options) (*Lab, error) { return open(ctx, o) }
+
 func open(ctx context.Context, o Options) (*Lab, error) {
 	l := &Lab{options: o.withDefaults()}
 	var err error
