@@ -1,6 +1,12 @@
 # make demo    the main job: the whole system on this machine, a planned failover under live traffic
 # make test    every test that this machine can run
-# make check   what is quick: format, lint, import rules, workflowcheck, unit tests
+# make check   what is quick: format, lint, import rules, workflowcheck, known vulnerabilities, unit tests
+# make build   the programs, into bin/: switchback, worker, supervisor, lab
+# make unit    the unit tests of both modules; SHORT= also runs the lab's longer ones
+# make fuzz    every fuzz target for FUZZTIME (5s)
+# make e2e     the end-to-end tests; make test-crash kills every process at every step
+# make bench   the measurements of docs/performance.md
+# make clean   remove bin/ and out/
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -11,7 +17,11 @@ LINT := $(CACHE)/golangci-lint-$(shell sha256sum tools/lint/go.sum | cut -c1-12)
 WORKFLOWCHECK := $(CACHE)/workflowcheck-$(shell sha256sum tools/workflowcheck/go.sum | cut -c1-12)
 GOVULNCHECK := $(CACHE)/govulncheck-$(shell sha256sum tools/vuln/go.sum | cut -c1-12)
 
-.PHONY: help build demo test check unit lint workflowcheck vuln e2e test-crash bench fuzz clean
+FUZZTIME ?= 5s
+SHORT ?= -short
+TESTS := GO=$(GO) scripts/tests.sh
+
+.PHONY: help build demo test check unit lint lint-rules workflowcheck vuln e2e test-crash bench fuzz clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -25,13 +35,18 @@ build: ## the product's programs and the lab
 demo: build
 	bin/lab demo planned
 
-test: check fuzz e2e test-crash
+# All that failed, was skipped (by name, and why) or passed stands again at the end.
+test:
+	@rm -rf out/tests
+	@code=0; for part in check fuzz e2e test-crash; do $(MAKE) $$part || { code=1; echo "FAILED: make $$part"; }; done; \
+	echo; echo "All tests together:"; $(GO) run scripts/summary.go out/tests/*.json || code=1; exit $$code
 
-check: lint workflowcheck unit
+check:
+	@started=$$SECONDS; $(MAKE) lint lint-rules workflowcheck vuln unit; echo "make check took $$((SECONDS - started)) s"
 
 unit:
-	$(GO) test ./...
-	cd lab && $(GO) test -short ./...
+	$(TESTS) . ./...
+	$(TESTS) lab $(SHORT) $$(cd lab && $(GO) list ./... | grep -v -e /e2e -e /crash -e /bench)
 
 $(LINT):
 	@echo "Building the linter once (usually 2 minutes)"
@@ -47,24 +62,28 @@ $(GOVULNCHECK):
 	cd tools/vuln && $(GO) build -o $@ golang.org/x/vuln/cmd/govulncheck
 
 lint: $(LINT)
-	$(LINT) run ./...
-	cd lab && $(LINT) run --config ../.golangci.yml ./...
+	$(LINT) run --allow-parallel-runners ./...
+	cd lab && $(LINT) run --allow-parallel-runners --config ../.golangci.yml ./...
+
+# That the linter refuses what it is there to refuse: forbidden imports, clocks in workflows, sleeping in tests.
+lint-rules: $(LINT)
+	LINT=$(LINT) $(GO) test -count=1 -run TestTheLinterRefuses ./internal/lint
 
 workflowcheck: $(WORKFLOWCHECK)
 	$(WORKFLOWCHECK) ./workflows/...
 
-# The vulnerability database is fetched; without a way to it this says so and fails nothing else.
+# The vulnerability database is fetched; without a way to it this says that nothing was checked, and fails nothing.
 vuln: $(GOVULNCHECK)
-	$(GOVULNCHECK) ./...
+	@scripts/vuln.sh $(GOVULNCHECK) ./worker ./starter ./supervisor
 
 e2e: build
-	cd lab && $(GO) test -count=1 -timeout 25m ./e2e/...
+	$(TESTS) lab -count=1 -timeout 25m ./e2e/...
 
 test-crash: build
-	cd lab && $(GO) test -count=1 -timeout 30m -tags crash ./crash/...
+	$(TESTS) lab -count=1 -timeout 30m -tags crash ./crash/...
 
 fuzz:
-	$(GO) test -run '^$$' -fuzz FuzzParse -fuzztime 5s ./runbooks
+	@scripts/fuzz.sh $(FUZZTIME)
 
 bench: build
 	cd lab && $(GO) test -count=1 -timeout 30m -run '^$$' -bench . ./bench/...
