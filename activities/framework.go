@@ -134,7 +134,7 @@ func until(ctx context.Context, deadline time.Time, every time.Duration, look fu
 		select {
 		case <-time.After(every):
 		case <-ctx.Done():
-			if context.Cause(ctx) == context.DeadlineExceeded {
+			if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 				return fmt.Errorf("still waiting for %s: %w", waiting, errTimeUp)
 			}
 			return ctx.Err()

@@ -82,7 +82,7 @@ func (r Runbook) Other(cluster string) string {
 	for _, n := range r.ClusterNames() {
 		_, out := r.Link(cluster, n)
 		_, in := r.Link(n, cluster)
-		if n == cluster || !(out || in) {
+		if n == cluster || !out && !in {
 			continue
 		}
 		if other != "" {

@@ -120,7 +120,7 @@ func (c *child) end() {
 func (c *child) emptyGroup(timeout time.Duration) {
 	for reap(c.pid); groupLives(c.pid); reap(c.pid) {
 		c.stop(syscall.SIGTERM, timeout)
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(2 * time.Millisecond) //nolint:forbidigo // nobody is told when a process group becomes empty
 	}
 }
 

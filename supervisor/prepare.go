@@ -98,9 +98,9 @@ func startable(v, last consul.View) error {
 	case needsLogin(v) && v.Credentials == "":
 		return fmt.Errorf("the discovery entry lacks credentials: %w", fault.ErrNotFound)
 	case v.Epoch < last.Epoch:
-		return fmt.Errorf("Consul holds epoch %d, the command ran at %d already; was Consul restored?: %w", v.Epoch, last.Epoch, fault.ErrStale)
+		return fmt.Errorf("discovery holds epoch %d, the command ran at %d already; was Consul restored?: %w", v.Epoch, last.Epoch, fault.ErrStale)
 	case v.Epoch == last.Epoch && v.Cluster != last.Cluster:
-		return fmt.Errorf("Consul names %s at epoch %d, the command ran on %s at that epoch: two clusters at one epoch: %w", v.Cluster, v.Epoch, last.Cluster, fault.ErrConflict)
+		return fmt.Errorf("discovery names %s at epoch %d, the command ran on %s at that epoch: two clusters at one epoch: %w", v.Cluster, v.Epoch, last.Cluster, fault.ErrConflict)
 	}
 	return nil
 }

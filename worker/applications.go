@@ -12,7 +12,7 @@ import (
 type applications struct{ *systems }
 
 func (a applications) open(ctx context.Context, g activities.Guard) (*supervised.Clients, func(error) error, error) {
-	d, noted, err := consuls{a.systems}.discovery(ctx, g.Discovery)
+	d, noted, err := consuls(a).discovery(ctx, g.Discovery)
 	if err != nil {
 		return nil, nil, err
 	}

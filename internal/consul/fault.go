@@ -45,7 +45,7 @@ func translate(doing string, e effect, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
-	sentinel, hint := judge(e, err)
+	hint, sentinel := judge(e, err)
 	err = fmt.Errorf("%s: %w: %w", doing, sentinel, err)
 	if hint != "" {
 		return fault.Hint(err, "%s", hint)
@@ -53,7 +53,7 @@ func translate(doing string, e effect, err error) error {
 	return err
 }
 
-func judge(e effect, err error) (error, string) {
+func judge(e effect, err error) (hint string, kind error) {
 	var status api.StatusError
 	var certificate *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
@@ -62,31 +62,31 @@ func judge(e effect, err error) (error, string) {
 	case errors.As(err, &status):
 		return judgeStatus(e, status)
 	case errors.As(err, &certificate):
-		return fault.ErrUnreachable, "check the CA file and the host name of the Consul address"
+		return "check the CA file and the host name of the Consul address", fault.ErrUnreachable
 	case errors.As(err, &record):
-		return fault.ErrUnreachable, "check whether the Consul address wants http or https"
+		return "check whether the Consul address wants http or https", fault.ErrUnreachable
 	case errors.As(err, &op) && op.Op == "dial":
-		return fault.ErrUnreachable, ""
+		return "", fault.ErrUnreachable
 	case e == writes:
-		return fault.ErrUnclear, ""
+		return "", fault.ErrUnclear
 	}
-	return fault.ErrUnreachable, ""
+	return "", fault.ErrUnreachable
 }
 
-func judgeStatus(e effect, s api.StatusError) (error, string) {
+func judgeStatus(e effect, s api.StatusError) (hint string, kind error) {
 	switch {
 	case s.Code == http.StatusUnauthorized, s.Code == http.StatusForbidden && strings.Contains(s.Body, "ACL not found"):
-		return fault.ErrUnauthenticated, "Consul does not know the token; check the token's file or Vault path"
+		return "Consul does not know the token; check the token's file or Vault path", fault.ErrUnauthenticated
 	case s.Code == http.StatusForbidden:
-		return fault.ErrDenied, "the token needs key_prefix write on the prefix, and session write"
+		return "the token needs key_prefix write on the prefix, and session write", fault.ErrDenied
 	case s.Code == http.StatusTooManyRequests:
-		return fault.ErrUnreachable, ""
+		return "", fault.ErrUnreachable
 	case s.Code < 500:
-		return fault.ErrInvalid, ""
+		return "", fault.ErrInvalid
 	case e == writes:
-		return fault.ErrUnclear, ""
+		return "", fault.ErrUnclear
 	}
-	return fault.ErrUnreachable, ""
+	return "", fault.ErrUnreachable
 }
 
 // conflict is a transaction that was rolled back, with the keys that were not as expected.

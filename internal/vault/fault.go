@@ -30,7 +30,7 @@ func translate(doing string, e effect, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, fault.ErrInvalid) {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
-	sentinel, hint := judge(e, err)
+	hint, sentinel := judge(e, err)
 	err = fmt.Errorf("%s: %w: %w", doing, sentinel, err)
 	if hint != "" {
 		return fault.Hint(err, "%s", hint)
@@ -38,45 +38,45 @@ func translate(doing string, e effect, err error) error {
 	return err
 }
 
-func judge(e effect, err error) (error, string) {
+func judge(e effect, err error) (hint string, kind error) {
 	var answer *api.ResponseError
 	var certificate *tls.CertificateVerificationError
 	var op *net.OpError
 	switch {
 	case errors.Is(err, api.ErrSecretNotFound):
-		return fault.ErrNotFound, ""
+		return "", fault.ErrNotFound
 	case errors.As(err, &answer):
 		return judgeAnswer(e, answer)
 	case errors.As(err, &certificate):
-		return fault.ErrUnreachable, "check the CA file and the host name of the Vault address"
+		return "check the CA file and the host name of the Vault address", fault.ErrUnreachable
 	case errors.As(err, &op) && op.Op == "dial":
-		return fault.ErrUnreachable, ""
+		return "", fault.ErrUnreachable
 	case e == writes:
-		return fault.ErrUnclear, ""
+		return "", fault.ErrUnclear
 	}
-	return fault.ErrUnreachable, ""
+	return "", fault.ErrUnreachable
 }
 
-func judgeAnswer(e effect, a *api.ResponseError) (error, string) {
+func judgeAnswer(e effect, a *api.ResponseError) (hint string, kind error) {
 	says := strings.Join(a.Errors, "; ")
 	switch {
 	case a.StatusCode == http.StatusBadRequest && strings.Contains(says, "check-and-set"):
-		return fault.ErrConflict, "somebody wrote the secret meanwhile"
+		return "somebody wrote the secret meanwhile", fault.ErrConflict
 	case a.StatusCode == http.StatusBadRequest && strings.Contains(says, "invalid role or secret ID"),
 		a.StatusCode == http.StatusBadRequest && strings.Contains(says, "invalid secret id"):
-		return fault.ErrUnauthenticated, "check the files of the role id and the secret id"
+		return "check the files of the role id and the secret id", fault.ErrUnauthenticated
 	case a.StatusCode == http.StatusForbidden:
-		return fault.ErrDenied, "the policy of this role, or the token, does not allow it"
+		return "the policy of this role, or the token, does not allow it", fault.ErrDenied
 	case a.StatusCode == http.StatusNotFound:
-		return fault.ErrNotFound, ""
+		return "", fault.ErrNotFound
 	case a.StatusCode == http.StatusServiceUnavailable:
-		return fault.ErrUnreachable, "Vault is sealed or has no leader" // and did nothing
+		return "Vault is sealed or has no leader", fault.ErrUnreachable // and did nothing
 	case a.StatusCode == http.StatusTooManyRequests:
-		return fault.ErrUnreachable, ""
+		return "", fault.ErrUnreachable
 	case a.StatusCode < 500:
-		return fault.ErrInvalid, ""
+		return "", fault.ErrInvalid
 	case e == writes:
-		return fault.ErrUnclear, ""
+		return "", fault.ErrUnclear
 	}
-	return fault.ErrUnreachable, ""
+	return "", fault.ErrUnreachable
 }

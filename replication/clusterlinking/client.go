@@ -139,7 +139,7 @@ func (c *Client) send(ctx context.Context, eff effect, method, path string, quer
 	if err != nil {
 		return err
 	}
-	resp, err := c.http.Do(req)
+	resp, err := c.http.Do(req) //nolint:bodyclose // read closes it
 	if err != nil {
 		return transportError(ctx, eff, connected.Load(), c.strip(err))
 	}

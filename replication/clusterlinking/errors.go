@@ -42,34 +42,34 @@ const (
 
 // answerError translates a status outside 2xx. A write that the service failed on with 5xx may have been acted upon.
 func answerError(eff effect, status, code int, message string) error {
-	kind, hint := sentinel(eff, status, code, message)
+	hint, kind := sentinel(eff, status, code, message)
 	return fault.Hint(&Error{Status: status, Code: code, Message: message, kind: kind}, "%s", hint)
 }
 
-func sentinel(eff effect, status, code int, message string) (error, string) {
+func sentinel(eff effect, status, code int, message string) (hint string, kind error) {
 	switch {
 	case status == http.StatusUnauthorized || code == 40101:
-		return fault.ErrUnauthenticated, "check the link's API key and secret"
+		return "check the link's API key and secret", fault.ErrUnauthenticated
 	case status == http.StatusForbidden || code/100 == 403:
-		return fault.ErrDenied, deniedHint(eff)
+		return deniedHint(eff), fault.ErrDenied
 	case status == http.StatusNotFound || code/100 == 404:
-		return fault.ErrNotFound, "check the cluster id and the link's name, and that this is the cluster that hosts the link"
+		return "check the cluster id and the link's name, and that this is the cluster that hosts the link", fault.ErrNotFound
 	case status == http.StatusTooManyRequests:
 		// The filter that answers 429 stands in front of the service, so the request was not acted upon.
-		return fault.ErrUnreachable, "the service limits the rate of requests; try again later"
+		return "the service limits the rate of requests; try again later", fault.ErrUnreachable
 	case status == http.StatusConflict, alreadyExists(message) && status < 500:
-		return fault.ErrConflict, "read the state and decide by it"
+		return "read the state and decide by it", fault.ErrConflict
 	case status == http.StatusRequestTimeout, status >= 500, status < 200:
 		if eff == writes {
-			return fault.ErrUnclear, "the request may have been acted upon; read the state before asking again"
+			return "the request may have been acted upon; read the state before asking again", fault.ErrUnclear
 		}
-		return fault.ErrUnreachable, "the service is failing; look at its logs"
+		return "the service is failing; look at its logs", fault.ErrUnreachable
 	case status >= 300 && status < 400:
-		return fault.ErrInvalid, "the endpoint redirects, which is not followed with credentials; set rest: to the final address"
+		return "the endpoint redirects, which is not followed with credentials; set rest: to the final address", fault.ErrInvalid
 	case code == 40035:
-		return fault.ErrInvalid, "the cluster's version is too old for this request"
+		return "the cluster's version is too old for this request", fault.ErrInvalid
 	}
-	return fault.ErrInvalid, "the service refuses this request and will refuse it again"
+	return "the service refuses this request and will refuse it again", fault.ErrInvalid
 }
 
 func deniedHint(eff effect) string {

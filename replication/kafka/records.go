@@ -108,8 +108,8 @@ func (c *Cluster) fetch(ctx context.Context, at leader, from int64, committed bo
 		return fp, from, false, err
 	}
 	for i := range resp.Topics {
-		for j := range resp.Topics[i].Partitions {
-			answer := &resp.Topics[i].Partitions[j]
+		if len(resp.Topics[i].Partitions) > 0 { // one was asked for
+			answer := &resp.Topics[i].Partitions[0]
 			fp, next = kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{Offset: from, IsolationLevel: isolation,
 				Topic: at.Topic, Partition: at.Partition.Partition}, answer, kgo.DefaultDecompressor(), nil)
 			if fp.Err == nil && next == from && len(answer.RecordBatches) > 0 {

@@ -149,7 +149,7 @@ func TestP20_LoadIsCompleteOrAnError(t *testing.T) {
 	big, random := map[string][]byte{}, rand.NewChaCha8([32]byte{})
 	for i := range 40 { // more than one answer holds
 		value := make([]byte, MaxValue)
-		random.Read(value) // it must not compress
+		_, _ = random.Read(value) // it must not compress
 		big[fmt.Sprintf("p/%02d", i)] = value
 	}
 	require.NoError(t, s.Put(short(t), big))

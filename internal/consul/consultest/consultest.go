@@ -38,7 +38,7 @@ type Server struct {
 	pairs    map[string]Pair
 	sessions map[string]bool
 	delayed  map[string]time.Time // keys whose session ended just now: no lock before then
-	changed  chan struct{} // closed at each change
+	changed  chan struct{}        // closed at each change
 	down     bool
 	txns     [][]string // verbs and keys of each transaction, for assertions
 	lists    int

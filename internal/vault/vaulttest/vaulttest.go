@@ -130,11 +130,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusForbidden, "permission denied")
 		return
 	}
-	switch {
-	case path == "auth/token/renew-self":
+	switch path {
+	case "auth/token/renew-self":
 		s.renewed++
 		answer(w, map[string]any{"auth": s.auth(token)})
-	case path == "auth/token/lookup-self":
+	case "auth/token/lookup-self":
 		answer(w, map[string]any{"data": map[string]any{"id": token, "ttl": int(s.ttl / time.Second), "renewable": true}})
 	default:
 		s.kv(w, r, path)
