@@ -50,6 +50,9 @@ func (l *Lab) login(cluster, user string) secret.Login {
 	return secret.Login{Username: user, Password: l.secrets.password("kafka/" + cluster + "/" + user)}
 }
 
+// KafkaLogin is the login of a user of a cluster, for who connects by other means than Kafka.
+func (l *Lab) KafkaLogin(cluster, user string) secret.Login { return l.login(cluster, user) }
+
 // Kafka connects to a cluster as a user: "lab" is the super user, "switchback", "link", or a client's name. The caller
 // closes it.
 func (l *Lab) Kafka(cluster, user string, opts ...kgo.Opt) (*kgo.Client, error) {

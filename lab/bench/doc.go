@@ -1,0 +1,6 @@
+// Package bench measures how long a failover keeps clients waiting, and what it costs in reads, history and memory. The
+// figures of one run are in docs/performance.md; `make bench` repeats it. Nothing here asserts a time: a benchmark fails
+// only when what it measured was not correct.
+//
+// Start reading at window_test.go, then size_test.go; all of it needs the build tag bench.
+package bench
