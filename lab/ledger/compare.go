@@ -104,7 +104,7 @@ func (c *comparison) epochs() bool {
 	case before == nil:
 		return false // nothing is claimed
 	case after != nil:
-		expected[carried{c.r.From, *before}], expected[carried{c.r.To, *after}] = true, true
+		expected[carried{c.r.From, *before}], expected[carried{c.home(), *after}] = true, true
 	case c.r.Outcome == report.Completed: // the workload was there already
 		expected[carried{c.r.To, *before}] = true
 	default:
@@ -134,7 +134,16 @@ func (c *comparison) epochWords() string {
 	if c.r.Epoch.After == nil {
 		return fmt.Sprintf("epoch %d and no switch", *c.r.Epoch.Before)
 	}
-	return fmt.Sprintf("epoch %d on %s, then %d on %s", *c.r.Epoch.Before, c.r.From, *c.r.Epoch.After, c.r.To)
+	return fmt.Sprintf("epoch %d on %s, then %d on %s", *c.r.Epoch.Before, c.r.From, *c.r.Epoch.After, c.home())
+}
+
+// home is where the report's last epoch belongs: a run that was taken back raises the epoch on the cluster that it did
+// not leave.
+func (c *comparison) home() string {
+	if c.r.Outcome == report.RolledBack || c.r.Outcome == report.Aborted {
+		return c.r.From
+	}
+	return c.r.To
 }
 
 // loss: a number of lost records is the ledger's number, and no count of missing records is below it.

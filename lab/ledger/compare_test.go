@@ -27,7 +27,8 @@ func TestEachDisagreementIsASentence(t *testing.T) {
 		}, []string{"wrote last on east, at epoch 8", "clients worked on east at epoch 8 during the run"}},
 		{"rolled back, but producers are on the target", func(s *story) {
 			s.report.Outcome = report.RolledBack
-		}, []string{"rolled back, which leaves clients on east; producer w0 wrote last on west", "producer w1"}},
+		}, []string{"rolled back, which leaves clients on east; producer w0 wrote last on west", "producer w1",
+			"clients worked on west at epoch 8 during the run", "no client worked on east at epoch 8"}},
 		{"aborted without a switch, but producers switched", func(s *story) {
 			s.report.Outcome, s.report.Epoch.After = report.Aborted, nil
 		}, []string{"clients worked on west at epoch 8 during the run"}},
@@ -139,6 +140,11 @@ func TestWhatIsNoDisagreement(t *testing.T) {
 		{"a run that was rolled back", func() *story {
 			s := tell(4, 5, "east")
 			s.report = report.Report{Outcome: report.RolledBack, From: "east", To: "west", Epoch: report.Epoch{Before: number(7)}, Started: storyStart, Ended: storyStart.Add(time.Hour)}
+			return s
+		}},
+		{"a run that was rolled back, and raised the epoch on its way", func() *story {
+			s := tell(4, 5, "east", "east")
+			s.report = report.Report{Outcome: report.RolledBack, From: "east", To: "west", Epoch: report.Epoch{Before: number(7), After: number(8)}, Started: storyStart, Ended: storyStart.Add(time.Hour)}
 			return s
 		}},
 		{"a run that was rolled back, and a later one that was not", func() *story {
