@@ -23,6 +23,7 @@ import (
 	"switchback/lab/cli"
 	"switchback/lab/setup"
 	"switchback/lab/story"
+	"switchback/lab/tree"
 	"switchback/runbooks"
 )
 
@@ -31,7 +32,11 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "stubborn":
-			signal.Ignore(syscall.SIGTERM)
+			go func() {
+				for range time.Tick(10 * time.Millisecond) {
+					signal.Ignore(syscall.SIGTERM) // again and again, because the client listens for it
+				}
+			}()
 			os.Args[1] = "client"
 			fallthrough
 		case "serve", "client":
@@ -152,4 +157,25 @@ func (s *stage) freeze(t *testing.T, name string) (thaw func()) {
 	}
 	t.Fatalf("no process is called %s", name)
 	return nil
+}
+
+// stubborn makes one instance a client that only SIGKILL ends.
+func stubborn(instance string) func(*setup.Options) {
+	return func(o *setup.Options) {
+		o.ClientCommand = func(w setup.Workload, c setup.Client, of string, rate int) []string {
+			word := "client"
+			if of == instance {
+				word = "stubborn"
+			}
+			return command(word, ledgerOf(o), w, c, of, rate)
+		}
+	}
+}
+
+// change starts a process again in another way.
+func (s *stage) change(t *testing.T, name string, edit func(*tree.Spec)) {
+	t.Helper()
+	require.NoError(t, s.Change(name, edit))
+	s.does(t, "end "+name, func(ctx context.Context) error { return s.Stop(ctx, name) })
+	s.does(t, "start "+name, func(ctx context.Context) error { return s.StartAgain(ctx, name) })
 }

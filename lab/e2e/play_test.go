@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -72,6 +73,21 @@ func (p *play) describe(id string) {
 func (p *play) reaches(run sdk.WorkflowRun, phase string) {
 	p.t.Helper()
 	p.stage.does(p.t, "phase "+phase, func(ctx context.Context) error { return p.Reaches(ctx, run.GetID(), phase) })
+}
+
+// turnsBack waits until a run has given up going forward.
+func (p *play) turnsBack(run sdk.WorkflowRun) {
+	p.t.Helper()
+	eventually(p.t, "run "+run.GetID()+" to turn back", func() (bool, error) {
+		status, err := p.Status(p.t.Context(), run.GetID())
+		if err == nil {
+			err = fmt.Errorf("it is at %s: %s", status.Phase, status.WaitsFor)
+		}
+		if status.Outcome != "" {
+			return true, nil
+		}
+		return false, err
+	})
 }
 
 // order sends an Update that must be accepted.

@@ -244,13 +244,15 @@ func (s *stage) linkFault(t *testing.T, f linkservice.Fault) (remove func()) {
 	return func() { t.Helper(); call(t, http.MethodDelete, s.LinkURL()+"/lab/faults/"+f.ID, nil, nil, nil) }
 }
 
-// linkHits is how often a fault of the link was met.
-func (s *stage) linkHits(t *testing.T) (hits int) {
+// linkHits is how often the faults of the link whose path is this were met.
+func (s *stage) linkHits(t *testing.T, path string) (hits int) {
 	t.Helper()
 	var list []linkservice.Fault
 	call(t, http.MethodGet, s.LinkURL()+"/lab/faults", nil, nil, &list)
 	for _, f := range list {
-		hits += f.Hits
+		if f.Path == path {
+			hits += f.Hits
+		}
 	}
 	return hits
 }
