@@ -46,9 +46,9 @@ var kinds = []struct {
 	final    bool
 }{
 	{fault.ErrStale, TypeStale, true},
+	{errPromoteRefused, TypePromoteRefused, true}, // before the reasons that it carries
 	{errHeld, TypeHeld, true},
 	{errStillWriting, TypeStillWriting, true},
-	{errPromoteRefused, TypePromoteRefused, true},
 	{errTimeUp, TypeNotReady, true},
 	{fault.ErrInvalid, TypeInvalid, true},
 	{fault.ErrDenied, TypeDenied, false},

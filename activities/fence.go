@@ -142,10 +142,9 @@ func everyBroker(ctx context.Context, on Kafka, acls []replication.ACL, present 
 }
 
 // Authorizers are caches that follow the metadata log, usually within milliseconds.
-const (
-	readBackTime  = 10 * time.Second
-	readBackEvery = 50 * time.Millisecond
-)
+var readBackTime = 10 * time.Second
+
+const readBackEvery = 50 * time.Millisecond
 
 // Lift removes the ACLs that the owner recorded, of topics and of groups, and nothing else, on both clusters; read back
 // from every broker.

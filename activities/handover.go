@@ -63,6 +63,9 @@ func (a *Groups) HandOver(ctx context.Context, in HandOverInput) (out HandOverRe
 		return out, err
 	}
 	killpoint.Reach("HandOver/middle")
+	if err := a.holdBack(ctx, r, in, scope, groups); err != nil {
+		return out, err
+	}
 	target, err := r.to.Ends(ctx, scope.TopicNames())
 	if err != nil {
 		return out, wrap("read the ends of "+in.Route.To.Name, err)
@@ -103,6 +106,47 @@ func (a *Groups) HandOver(ctx context.Context, in HandOverInput) (out HandOverRe
 	out.Text = fmt.Sprintf("%d groups closed on %s and %d offsets written on %s, %d of them exact, all read back and equal",
 		out.Groups, in.Route.From.Name, out.Offsets, in.Route.To.Name, out.Exact)
 	return out, nil
+}
+
+// holdBack adds groups that were born during the run to what the link's offset sync is kept from, and lets a cycle pass
+// that may have begun before (P16, P34). Without such groups it does nothing.
+func (a *Groups) holdBack(ctx context.Context, r *route, in HandOverInput, scope Scope, groups []string) error {
+	born := slices.DeleteFunc(slices.Clone(groups), func(g string) bool { return slices.Contains(scope.Groups, g) })
+	if len(born) == 0 {
+		return nil
+	}
+	status, err := r.link.Status(ctx)
+	if err != nil {
+		return wrap("read the link", err)
+	}
+	key := syncsKey(status.Name, in.Guard.Run.ID())
+	var kept SuspendedSyncs
+	if err := r.records.get(ctx, key, &kept); err != nil {
+		return wrap("hold the link back from groups that appeared during the run", err)
+	}
+	before := len(kept.Held.Groups)
+	for _, g := range born {
+		if !slices.Contains(kept.Held.Groups, g) {
+			kept.Held.Groups = append(kept.Held.Groups, g)
+		}
+	}
+	wctx, cancel, err := writing(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	if len(kept.Held.Groups) > before {
+		kept.QuietAt = time.Now().Add(longestCycle(kept.Before))
+		if err := r.records.put(wctx, map[string]any{key: kept}); err != nil {
+			return err
+		}
+	}
+	if err := r.link.SuspendSyncs(wctx, kept.Before, kept.Held); err != nil {
+		return wrap("hold the link back from "+strings.Join(born, ", "), err)
+	}
+	return until(ctx, in.Deadline, emptyEvery, func(context.Context) (bool, string, error) {
+		return time.Now().After(kept.QuietAt), "a cycle of the link's syncs to pass, because of " + strings.Join(born, ", "), nil
+	})
 }
 
 // ReadBack is one offset as it was handed over: where the group stood, where it goes on, and how sure that is.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"switchback/internal/fault"
 	"switchback/internal/killpoint"
 	"switchback/replication"
 )
@@ -51,6 +52,9 @@ func (a *Mirrors) KeepMarks(ctx context.Context, in MarksInput) (out MarksResult
 	now := time.Now().UTC()
 	marks := make([]replication.Mark, 0, len(ends))
 	for _, e := range ends {
+		if e.HighWatermark == replication.Unknown { // a part never replaces the whole (P20)
+			return out, fmt.Errorf("the end of %s on %s is unknown: %w", e.Name(), in.Route.From.Name, fault.ErrNotReady)
+		}
 		fetched, ok := mirrors[e.Topic].Fetched[e.Partition.Partition]
 		if !ok {
 			fetched = replication.Unknown

@@ -125,7 +125,7 @@ func (a *Preflight) Check(ctx context.Context, in PreflightInput) (out Preflight
 	}
 	out.StopIsFinal, out.QuietSeconds = r.link.StopIsFinal(), longestCycle(s.status.Syncs).Seconds()
 	out.Findings = shorten(out.Findings)
-	if in.DryRun {
+	if in.DryRun || out.Problems() > 0 { // a run with problems does not go on
 		return out, nil
 	}
 	return out, r.records.putScope(ctx, in.Run.ID(), Scope{Topics: s.topics, Groups: groupNames(s.groups), Reads: reads(s.groups)})

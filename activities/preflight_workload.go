@@ -77,10 +77,6 @@ func mirrorsAreReady(ctx context.Context, s *survey) error {
 // groupsAreReady: the groups exist, are synced and fresh, and live on one cluster only (P25).
 func groupsAreReady(ctx context.Context, s *survey) error {
 	names := groupNames(s.groups)
-	if len(names) == 0 && len(s.in.Runbook.Groups.Include) > 0 {
-		s.warn("groups", "no consumer group of "+s.in.Route.From.Name+" matches the runbook's patterns", "fine if nobody consumes; else correct groups.include")
-		return nil
-	}
 	alive, err := s.r.to.Groups(ctx, s.in.Runbook.Groups.Match)
 	if err != nil {
 		return wrap("list groups of the target", err)
@@ -91,6 +87,10 @@ func groupsAreReady(ctx context.Context, s *survey) error {
 			bad++
 			s.problem("groups", fmt.Sprintf("group %s has members on %s: %s", g.Name, s.in.Route.To.Name, members(g.Members)), "a group is unique over both clusters: stop these members or rename the group")
 		}
+	}
+	if len(names) == 0 && len(s.in.Runbook.Groups.Include) > 0 {
+		s.warn("groups", "no consumer group of "+s.in.Route.From.Name+" matches the runbook's patterns", "fine if nobody consumes; else correct groups.include")
+		return nil
 	}
 	for _, g := range s.groups {
 		if g.Opaque {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"switchback/internal/fault"
 	"switchback/replication"
@@ -63,6 +64,8 @@ type OwnedACLs struct {
 type SuspendedSyncs struct {
 	Before replication.Syncs      `json:"before"`
 	Held   replication.Suspension `json:"held"`
+	// QuietAt is when no cycle can be under way any more that began before a group was added to Held; zero when none was.
+	QuietAt time.Time `json:"quietAt,omitzero"`
 }
 
 // records reads and writes what a run remembers, on both clusters. The target's copy is the one that is read: it is

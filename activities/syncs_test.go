@@ -1,0 +1,137 @@
+package activities
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"switchback/replication"
+)
+
+func (w *world) suspend() (SyncsResult, error) {
+	return run[SyncsResult](w, (*Syncs)(nil).Suspend, SyncsInput{Guard: w.guard(), Route: w.route()})
+}
+
+func (w *world) restore(keepACLsOff bool) (SyncsResult, error) {
+	return run[SyncsResult](w, (*Syncs)(nil).Restore, SyncsInput{Guard: w.guard(), Route: w.route(), KeepACLsOff: keepACLsOff})
+}
+
+func TestSuspendAndRestore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	before := w.link.describe()
+	out, err := w.suspend()
+	require.NoError(t, err)
+	require.Equal(t, []string{"others"}, out.Others)
+	require.Contains(t, w.link.describe(), "acls {false")
+	require.Contains(t, w.link.describe(), "groups held [billing], topics held [orders payments]")
+	back, err := w.restore(false)
+	require.NoError(t, err)
+	require.True(t, back.Changed)
+	require.Equal(t, before, w.link.describe())
+	_, err = w.restore(false)
+	require.NoError(t, err)
+	require.Equal(t, before, w.link.describe())
+}
+
+func TestRestoreLeavesAloneWhatWasNeverSuspended(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	before := w.link.describe()
+	out, err := w.restore(false)
+	require.NoError(t, err)
+	require.False(t, out.Changed)
+	require.Equal(t, before, w.link.describe())
+	require.Empty(t, w.trace)
+}
+
+// The first look is the truth of before, whatever the first attempt had changed when it died.
+func TestP03_TheFirstLookIsKept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	before := w.link.describe()
+	n := 0
+	w.after["link.SuspendSyncs"] = func(context.Context) error {
+		if n++; n == 1 {
+			return errDown
+		}
+		return nil
+	}
+	out, err := attempts[SyncsResult](w, (*Syncs)(nil).Suspend, SyncsInput{Guard: w.guard(), Route: w.route()})
+	require.NoError(t, err)
+	require.EqualValues(t, 2, out.Attempt)
+	require.Contains(t, out.Text, "ACL sync off (was on)")
+	_, err = w.restore(false)
+	require.NoError(t, err)
+	require.Equal(t, before, w.link.describe(), "as before, although the second attempt saw it off")
+}
+
+func TestP03_KilledWhileSuspendingAndRestoring(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(t *testing.T) *world { return newWorld(t) }, func(w *world) error { _, err := w.suspend(); return err })
+	everywhere(t, calm, func(w *world) error { _, err := w.restore(false); return err })
+}
+
+func TestP05_ACLSyncStaysOffWhileAFenceStands(t *testing.T) {
+	t.Parallel()
+	w := calm(t)
+	out, err := w.restore(true)
+	require.NoError(t, err)
+	require.Contains(t, out.Text, "ACL sync stays off while the fence stands")
+	require.Contains(t, w.link.describe(), "acls {false")
+	require.Contains(t, w.link.describe(), "groups held [], topics held []")
+}
+
+func TestP34_QuietAt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	begun := time.Now()
+	out, err := w.suspend()
+	require.NoError(t, err)
+	require.False(t, out.QuietAt.Before(begun.Add(time.Second+cycleGrace)), "a whole cycle passes first")
+
+	on := func(interval time.Duration) replication.Sync {
+		return replication.Sync{Enabled: true, Interval: interval}
+	}
+	for _, tc := range []struct {
+		syncs replication.Syncs
+		want  time.Duration
+	}{
+		{replication.Syncs{}, 0},
+		{replication.Syncs{Offsets: replication.Sync{Interval: time.Hour}}, 0}, // off
+		{replication.Syncs{Offsets: on(2 * time.Second), ACLs: on(7 * time.Second)}, 7*time.Second + cycleGrace},
+		{replication.Syncs{Offsets: on(0)}, 30*time.Second + cycleGrace}, // unknown is not zero
+		{replication.Syncs{ACLs: on(0)}, 5*time.Second + cycleGrace},
+	} {
+		require.Equal(t, tc.want, longestCycle(tc.syncs))
+	}
+}
+
+// A link that was just made may say that there is none: a step of a run is not given up for that.
+func TestALinkThatIsNotFound(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.link.statusNo = 1
+	_, err := w.suspend()
+	require.Equal(t, TypeNotFound, typeOf(err), "%v", err)
+	require.Empty(t, w.trace)
+}
+
+// Restoring takes a slow service several requests: what one attempt cannot finish, the next one goes on with.
+func TestRestoreThatDoesNotFinishInOneAttempt(t *testing.T) {
+	t.Parallel()
+	w := calm(t)
+	n := 0
+	w.before["link.RestoreSyncs"] = func(ctx context.Context) error {
+		if n++; n == 1 {
+			return hanging(ctx)
+		}
+		return nil
+	}
+	out, err := attempts[SyncsResult](w, (*Syncs)(nil).Restore, SyncsInput{Guard: w.guard(), Route: w.route()})
+	require.NoError(t, err)
+	require.EqualValues(t, 2, out.Attempt)
+	require.Contains(t, w.link.describe(), "acls {true")
+}
