@@ -30,6 +30,7 @@ type Fault struct {
 	Group string        `json:"group"` // for error; "" is all
 	Error string        `json:"error"` // for error, such as NOT_LEADER_FOR_PARTITION
 	Delay time.Duration `json:"delay"` // for delay, nanoseconds
+	Node  *int32        `json:"node"`  // for drop, close and delay: the one broker that misbehaves; null is all
 	Times int           `json:"times"` // requests; 0 is until removed
 	Hits  int           `json:"hits"`  // requests hit so far, in answers
 }
@@ -138,14 +139,14 @@ func (f *faults) list() []Fault {
 }
 
 // take returns the fault that a request runs into and counts it.
-func (f *faults) take(req kmsg.Request) (hit *activeFault, stalls []*activeFault) {
+func (f *faults) take(req kmsg.Request, node int32) (hit *activeFault, stalls []*activeFault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, a := range f.set {
 		switch {
 		case a.Kind == "stall":
 			stalls = append(stalls, a)
-		case hit == nil && a.handle == nil && a.key == req.Key() && (a.Times == 0 || a.Hits < a.Times):
+		case hit == nil && a.handle == nil && a.key == req.Key() && (a.Node == nil || *a.Node == node) && (a.Times == 0 || a.Hits < a.Times):
 			a.Hits++
 			hit = a
 		}
@@ -160,7 +161,7 @@ func (s *Server) control(req kmsg.Request) (kmsg.Response, error, bool) {
 	if resp := s.readOnly.refuseStray(req); resp != nil {
 		return resp, nil, true
 	}
-	hit, stalls := s.faults.take(req)
+	hit, stalls := s.faults.take(req, s.cluster.CurrentNode())
 	if hit != nil {
 		switch hit.Kind {
 		case "drop":

@@ -264,6 +264,29 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// TestFaultOfOneBroker: the other brokers of the cluster go on.
+func TestFaultOfOneBroker(t *testing.T) {
+	cfg := config(t)
+	cfg.Ports = []int{0, 0}
+	s := start(t, cfg)
+	if len(s.Bootstrap) != 2 {
+		t.Fatal(s.Bootstrap)
+	}
+	cl := client(t, s.Bootstrap, "lab")
+	ok(t, cl.Ping(bounded(t)))
+	node := int32(1)
+	ok(t, s.AddFault(Fault{ID: "one", Kind: "close", Key: "DescribeACLs", Node: &node}))
+	for broker, answers := range map[int]bool{0: true, 1: false} {
+		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+		req := kmsg.NewPtrDescribeACLsRequest()
+		req.ResourceType, req.ResourcePatternType, req.Operation, req.PermissionType = 1, 1, 1, 1
+		if _, err := cl.Broker(broker).Request(ctx, req); (err == nil) != answers {
+			t.Errorf("broker %d: %v", broker, err)
+		}
+		cancel()
+	}
+}
+
 // TestStalledFollower: what was appended is seen by OffsetForLeaderEpoch alone, and reported when the follower is back.
 func TestStalledFollower(t *testing.T) {
 	s := start(t, config(t))

@@ -26,7 +26,7 @@ type Fault struct {
 	ID     string        `json:"id"` // chosen by the caller; the same one replaces
 	Kind   string        `json:"kind"`
 	Method string        `json:"method"` // "" is any
-	Path   string        `json:"path"`   // part of the URL path, such as mirrors:promote; "" is any
+	Path   string        `json:"path"`   // part of the URL's path and query, such as mirrors:promote?validate_only=false; "" is any
 	Topic  string        `json:"topic"`  // "" is all
 	Status int           `json:"status"`
 	Value  string        `json:"value"`
@@ -152,7 +152,7 @@ func (f *faults) topicError(topic, action string) *apiError {
 func (f *faults) middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		match := func(x *Fault) bool {
-			return (x.Method == "" || x.Method == r.Method) && strings.Contains(r.URL.Path, x.Path)
+			return (x.Method == "" || x.Method == r.Method) && strings.Contains(r.URL.Path+"?"+r.URL.RawQuery, x.Path)
 		}
 		for _, x := range f.take(before, match) {
 			switch x.Kind {

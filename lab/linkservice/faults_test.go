@@ -68,6 +68,18 @@ func TestFaultsBeforeAndAfterTheAction(t *testing.T) {
 	}
 }
 
+func TestFaultOfTheRequestThatActs(t *testing.T) {
+	l := faultLab(t)
+	l.fault(Fault{Kind: "resetBefore", Path: "mirrors:pause?validate_only=false"})
+	pause := `{"mirror_topic_names":["a"]}`
+	if resp, body, err := l.raw("POST", link1+"/mirrors:pause?validate_only=true", pause); err != nil || resp.StatusCode != 200 {
+		t.Errorf("the question was hit: %v %s", err, body)
+	}
+	if _, _, err := l.raw("POST", link1+"/mirrors:pause?validate_only=false", pause); err == nil {
+		t.Error("the request that acts was not hit")
+	}
+}
+
 func TestFaultsInsideAnswers(t *testing.T) {
 	l := faultLab(t)
 	get := func() string {
