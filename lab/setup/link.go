@@ -63,7 +63,6 @@ func (l *Lab) provisionLink(ctx context.Context) error {
 	forward := l.linkBody(east, map[string]string{
 		"consumer.offset.sync.enable": "true", "consumer.offset.sync.ms": "1000", "consumer.offset.group.filters": l.groupFilters(),
 		"acl.sync.enable": "true", "acl.sync.ms": "1000", "acl.filters": everyACL,
-		"auto.create.mirror.topics.enable": "true", "auto.create.mirror.topics.filters": l.topicFilters(),
 		"topic.config.sync.ms": "1000",
 	})
 	if err := l.must(ctx, west, "/links?link_name="+LinkName, forward); err != nil {
@@ -75,6 +74,7 @@ func (l *Lab) provisionLink(ctx context.Context) error {
 			return fmt.Errorf("make the link's other half: %w", err)
 		}
 	}
+	whole := ctx
 	mirrors, ctx := errgroup.WithContext(ctx)
 	mirrors.SetLimit(8)
 	for _, w := range l.options.Workloads {
@@ -86,6 +86,21 @@ func (l *Lab) provisionLink(ctx context.Context) error {
 	}
 	if err := mirrors.Wait(); err != nil {
 		return fmt.Errorf("make mirrors: %w", err)
+	}
+	return l.autoCreate(whole)
+}
+
+// autoCreate is turned on when the mirrors stand: beside their making it would meet topics that exist already, and the
+// link would say that it is unwell.
+func (l *Lab) autoCreate(ctx context.Context) error {
+	alter := func(name, value string) map[string]string {
+		return map[string]string{"name": name, "value": value, "operation": "SET"}
+	}
+	body := map[string]any{"data": []map[string]string{
+		alter("auto.create.mirror.topics.enable", "true"), alter("auto.create.mirror.topics.filters", l.topicFilters()),
+	}}
+	if _, err := l.rest(ctx, http.MethodPut, Clusters[1], "/links/"+LinkName+"/configs:alter", body); err != nil {
+		return fmt.Errorf("turn auto-create on: %w", err)
 	}
 	return nil
 }
