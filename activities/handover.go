@@ -172,7 +172,11 @@ func (out *HandOverResult) count(group string, offsets []ReadBack) {
 func (a *Groups) close(ctx context.Context, r *route, in HandOverInput, scope Scope, out *HandOverResult) ([]string, error) {
 	names := slices.Clone(scope.Groups)
 	slices.Sort(names)
-	leave := &leaving{since: time.Now(), removed: map[string]bool{}}
+	leave, err := leavingOf(ctx, r.records, in.Guard.Run.ID())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { out.Removed = leave.Removed }()
 	for closed := false; ; closed = true {
 		live, err := r.from.Groups(ctx, in.Groups.Match)
 		if err != nil {
@@ -185,10 +189,10 @@ func (a *Groups) close(ctx context.Context, r *route, in HandOverInput, scope Sc
 			}
 		}
 		if closed && len(names) == known {
-			return names, a.empty(ctx, r, in, names, leave, out)
+			return names, a.empty(ctx, r, in, names, leave)
 		}
 		slices.Sort(names)
-		if err := a.empty(ctx, r, in, names, leave, out); err != nil {
+		if err := a.empty(ctx, r, in, names, leave); err != nil {
 			return nil, err
 		}
 		wctx, cancel, err := writing(ctx)
@@ -210,16 +214,30 @@ func (a *Groups) close(ctx context.Context, r *route, in HandOverInput, scope Sc
 // emptyEvery is the pause between two looks at groups that are about to be empty.
 const emptyEvery = 50 * time.Millisecond
 
-// leaving is what is known of members that do not leave. A process that is gone does not come back: whoever is there
-// after the members of a group were removed has a process behind it.
+// leaving is what is known of members that do not leave, also by a later attempt. A process that is gone does not come
+// back: whoever is there after the members of a group were removed has a process behind it.
 type leaving struct {
 	since   time.Time
-	removed map[string]bool // group
+	At      map[string]time.Time `json:"at"`      // group -> when members without an instance id were removed; zero: static ones
+	Removed []string             `json:"removed"` // for the report
 }
 
+func leavingOf(ctx context.Context, rec records, run string) (*leaving, error) {
+	l := &leaving{since: time.Now(), At: map[string]time.Time{}}
+	if err := rec.get(ctx, removedKey(run), l); err != nil && !errors.Is(err, fault.ErrNotFound) {
+		return nil, err
+	}
+	return l, nil
+}
+
+// comesBack is how long a live member may take to notice that it was removed: a heartbeat, every 3 s unless a client says
+// otherwise, and the join that follows.
+const comesBack = 3500 * time.Millisecond
+
 // empty waits until no group has members. A member whose client is proven stopped, and that is still there after
-// leaveGrace, is a static one that does not leave, or was killed: it is removed (P8). Any other is named.
-func (a *Groups) empty(ctx context.Context, r *route, in HandOverInput, names []string, leave *leaving, out *HandOverResult) error {
+// leaveGrace, is a static one that does not leave, or was killed: it is removed (P8). One without an instance id may be
+// anybody's, so the group has to stay empty for comesBack. Whoever comes back, and any other, is named.
+func (a *Groups) empty(ctx context.Context, r *route, in HandOverInput, names []string, leave *leaving) error {
 	return until(ctx, in.Deadline, emptyEvery, func(ctx context.Context) (bool, string, error) {
 		groups, err := r.from.Groups(ctx, func(name string) bool { return slices.Contains(names, name) })
 		if err != nil {
@@ -227,29 +245,43 @@ func (a *Groups) empty(ctx context.Context, r *route, in HandOverInput, names []
 		}
 		var waiting []string
 		for _, g := range groups {
+			at, removed := leave.At[g.Name]
 			switch {
 			case g.Opaque:
 				waiting = append(waiting, fmt.Sprintf("group %s, a %s group whose members cannot be seen: leave it out of the runbook", g.Name, g.Type))
+			case len(g.Members) > 0 && removed:
+				waiting = append(waiting, fmt.Sprintf("group %s to be empty (%s, which came back after it was removed: somebody runs it)", g.Name, members(g.Members)))
 			case len(g.Members) > 0:
 				waiting = append(waiting, fmt.Sprintf("group %s to be empty (%s)", g.Name, members(g.Members)))
+			case removed && time.Since(at) < comesBack:
+				waiting = append(waiting, fmt.Sprintf("group %s to stay empty", g.Name))
 			}
-			if len(g.Members) == 0 || leave.removed[g.Name] || !provenStopped(in.Clients, g.Name) || time.Since(leave.since) < leaveGrace {
+			if len(g.Members) == 0 || removed || !provenStopped(in.Clients, g.Name) || time.Since(leave.since) < leaveGrace {
 				continue
 			}
-			wctx, cancel, err := writing(ctx)
-			if err != nil {
-				return false, "", err
-			}
-			err = r.from.RemoveMembers(wctx, g.Name, g.Members)
-			cancel()
-			if err != nil {
+			if err := a.remove(ctx, r, in.Guard.Run.ID(), g, leave); err != nil {
 				return false, "", wrap("remove members of stopped instances from group "+g.Name, err)
 			}
-			leave.removed[g.Name] = true
-			out.Removed = append(out.Removed, fmt.Sprintf("%s: %s", g.Name, members(g.Members)))
 		}
 		return len(waiting) == 0, strings.Join(waiting, "; "), nil
 	})
+}
+
+func (a *Groups) remove(ctx context.Context, r *route, run string, g replication.Group, leave *leaving) error {
+	wctx, cancel, err := writing(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	if err := r.from.RemoveMembers(wctx, g.Name, g.Members); err != nil {
+		return err
+	}
+	leave.At[g.Name] = time.Time{}
+	if slices.ContainsFunc(g.Members, func(m replication.Member) bool { return m.InstanceID == "" }) {
+		leave.At[g.Name] = time.Now()
+	}
+	leave.Removed = append(leave.Removed, fmt.Sprintf("%s: %s", g.Name, members(g.Members)))
+	return r.records.put(wctx, map[string]any{removedKey(run): leave})
 }
 
 // leaveGrace is how long a member may take to leave after its process said it was stopped.
