@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strconv"
@@ -154,8 +153,8 @@ func (f *faults) middleware(next http.Handler) http.Handler {
 		match := func(x *Fault) bool {
 			return (x.Method == "" || x.Method == r.Method) && strings.Contains(r.URL.Path+"?"+r.URL.RawQuery, x.Path)
 		}
-		for _, x := range f.take(before, match) {
-			switch x.Kind {
+		if instead := f.take(before, match); len(instead) > 0 {
+			switch x := instead[0]; x.Kind {
 			case "unauthorized":
 				refuse(w, 401, 40101, "Authentication failed")
 			case "tooMany":
@@ -283,10 +282,7 @@ func (x Fault) editItem(m map[string]any) {
 			m["mirror_status"] = x.Value
 		}
 	case "unordered":
-		rand.Shuffle(len(lags), func(i, j int) { lags[i], lags[j] = lags[j], lags[i] })
-		if len(lags) > 1 && fmt.Sprint(lags[0].(map[string]any)["partition"]) == "0" {
-			lags[0], lags[1] = lags[1], lags[0]
-		}
+		slices.Reverse(lags)
 	case "missingPartition":
 		if len(lags) > 0 {
 			m["mirror_lags"] = lags[1:]

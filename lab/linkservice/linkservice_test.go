@@ -36,7 +36,6 @@ type lab struct {
 	cfg        Config
 	svc        *Service
 	router     routers.Router
-	server     string
 }
 
 func newLab(t *testing.T, tune func(*Config)) *lab {

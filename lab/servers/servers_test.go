@@ -16,6 +16,7 @@ import (
 	vaultapi "github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
 
 	"switchback/internal/secret"
 	"switchback/lab/tree"
@@ -124,18 +125,18 @@ func TestTemporalSurvivesKill(t *testing.T) {
 				Port: p[0], UIPort: p[1], HTTPPort: p[2], Defaults: defaults,
 			}
 			require.NoError(t, tr.Start(ctx, Temporal(c)))
-			temporal, err := client.Dial(client.Options{HostPort: c.Address(), Logger: Silent{}})
+			server, err := client.Dial(client.Options{HostPort: c.Address(), Logger: Silent{}})
 			require.NoError(t, err)
-			defer temporal.Close()
-			_, err = temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-				ID: "one", TaskQueue: "nobody's", SearchAttributes: map[string]any{"SwitchbackRunbook": "orders"},
+			defer server.Close()
+			_, err = server.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+				ID: "one", TaskQueue: "nobody's", TypedSearchAttributes: temporal.NewSearchAttributes(temporal.NewSearchAttributeKeyKeyword("SwitchbackRunbook").ValueSet("orders")),
 			}, "Nothing")
 			require.NoError(t, err)
 			require.NoError(t, Answers("http://127.0.0.1:"+strconv.Itoa(c.UIPort))(ctx))
 
 			require.NoError(t, tr.Kill("temporal"))
 			require.NoError(t, tr.StartAgain(ctx, "temporal"))
-			found, err := temporal.DescribeWorkflowExecution(ctx, "one", "")
+			found, err := server.DescribeWorkflowExecution(ctx, "one", "")
 			require.NoError(t, err)
 			require.Equal(t, "Nothing", found.WorkflowExecutionInfo.Type.Name)
 		})
