@@ -83,6 +83,10 @@ func measureSize(t *testing.T, n int) {
 	}
 	for _, step := range r.Steps {
 		row.Steps[step.Name] = *step.DurationSeconds
+		t.Logf("%s: %.2f s: %s", step.Name, *step.DurationSeconds, step.Result)
+	}
+	for _, d := range r.Deviations {
+		t.Log("deviation: ", d)
 	}
 	row.history(ctx, t, s.Temporal, r.Run.WorkflowID)
 	require.NoError(t, s.Flows(ctx, "west", time.Now(), 10))
@@ -148,6 +152,7 @@ func measurePositions(ctx context.Context, t *testing.T, lab *setup.Lab, w setup
 		}
 		return err
 	}
+	require.NoError(t, story.Until(ctx, "all mirrors", func() (bool, error) { err := mirrors(""); return err == nil, err }))
 	for i := range *looks + 1 {
 		for _, m := range []struct {
 			into *spread
