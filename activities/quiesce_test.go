@@ -152,7 +152,7 @@ func TestAWriterBehindTheFenceIsNamed(t *testing.T) {
 				}
 			}()
 			w.before["east.EndTransactions"] = func(context.Context) error { return errDown } // it would end him
-			_, err := w.quiesce(time.Now().Add(1800 * time.Millisecond)) // inside of one attempt's time for writes
+			_, err := w.quiesce(time.Now().Add(1800 * time.Millisecond))                      // inside of one attempt's time for writes
 			close(stop)
 			<-done
 			require.Equal(t, TypeStillWriting, typeOf(err), "%v", err)
