@@ -122,8 +122,9 @@ func open(t *testing.T) *programs {
 		for range 2 { // what was built a moment ago is run from a temporary place, and kept for the next time
 			cmd := exec.Command("go", "run", "-exec", "echo", ".")
 			cmd.Dir = folder
-			out, err := cmd.CombinedOutput()
-			require.NoError(t, err, "build %s: %s", program, out)
+			cmd.Stderr = os.Stderr
+			out, err := cmd.Output()
+			require.NoError(t, err, "build %s", program)
 			built[program] = strings.TrimSpace(string(out))
 			if _, err := os.Stat(built[program]); err == nil {
 				break
