@@ -25,6 +25,7 @@ type VerifyInput struct {
 type VerifyResult struct {
 	CanaryOffset  int64                 `json:"canaryOffset"`
 	CanarySeconds float64               `json:"canarySeconds"` // produce to read back
+	CanaryAt      time.Time             `json:"canaryAt"`      // when it was read back
 	Groups        []replication.Outcome `json:"groups"`
 	Problems      []string              `json:"problems,omitempty"`
 	// WrittenAt is when the target was first seen to hold more than the source: somebody writes there. MovedAt is when
@@ -56,6 +57,7 @@ func (a *Verify) Target(ctx context.Context, in VerifyInput) (out VerifyResult, 
 		return out, wrap("send a canary through "+in.Route.To.Name, err)
 	}
 	out.CanaryOffset, out.CanarySeconds = canary.Offset, canary.RoundTrip.Seconds()
+	out.CanaryAt = time.Now()
 	killpoint.Reach("Target/middle")
 	source, err := r.from.Ends(ctx, scope.TopicNames())
 	if err != nil {

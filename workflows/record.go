@@ -99,9 +99,21 @@ func (f *plannedFailover) measured(r *report.Report) {
 		met := *r.RTO.Seconds <= r.Objectives.RTOSeconds
 		r.RTO.Met = &met
 	}
-	if f.facts.Verify != nil {
-		r.SwitchWindow.CanarySeconds = &f.facts.Verify.CanarySeconds
+	r.SwitchWindow.CanarySeconds = f.canaryWindow()
+}
+
+// canaryWindow is from the first producer's stop until a record of Switchback's own had gone through the target.
+func (f *plannedFailover) canaryWindow() *float64 {
+	var stopped time.Time
+	for _, c := range f.facts.Stopped {
+		if c.Role != runbooks.RoleConsumer && (stopped.IsZero() || c.First.Before(stopped)) {
+			stopped = c.First
+		}
 	}
+	if f.facts.Verify == nil || f.facts.Verify.CanaryAt.IsZero() || stopped.IsZero() {
+		return nil
+	}
+	return report.Seconds(f.facts.Verify.CanaryAt.Sub(stopped))
 }
 
 // switchWindow is how long each client stood still, and the worst of each role: from when its first instance had stopped
