@@ -87,7 +87,7 @@ fuzz:
 	@scripts/fuzz.sh $(FUZZTIME)
 
 bench: build
-	cd lab && $(GO) test -count=1 -timeout 30m -run '^$$' -bench . ./bench/...
+	cd lab && $(GO) test -count=1 -timeout 40m -v -tags bench ./bench/...
 
 clean:
 	rm -rf bin out
