@@ -65,16 +65,18 @@ func (a *Verify) Target(ctx context.Context, in VerifyInput) (out VerifyResult, 
 	}
 	out.MovedAt = map[string]time.Time{}
 	first := map[string]map[replication.Partition]int64{}
+	var before []replication.Ends // the first look
 	err = until(ctx, in.Deadline, verifyEvery, func(ctx context.Context) (bool, string, error) {
 		out.Problems = nil
 		ends, err := r.to.Ends(ctx, scope.TopicNames())
 		if err != nil {
 			return false, "", wrap("read the ends of "+in.Route.To.Name, err)
 		}
-		for _, e := range ends {
-			if e.LastStable != e.HighWatermark {
-				out.Problems = append(out.Problems, fmt.Sprintf("%s: last stable offset %d is not the high watermark %d: a transaction is open", e.Name(), e.LastStable, e.HighWatermark))
-			}
+		for _, e := range replication.Held(before, ends) {
+			out.Problems = append(out.Problems, fmt.Sprintf("%s: last stable offset %d is not the high watermark %d: a transaction is open", e.Name(), e.LastStable, e.HighWatermark))
+		}
+		if before == nil {
+			before = ends
 		}
 		denies, err := copies(ctx, r, in.Guard.Run.Runbook)
 		if err != nil {

@@ -63,6 +63,27 @@ func quiescent(ends []Ends, looks int) (Status, string) {
 	return OK, ""
 }
 
+// Held lists the partitions of now whose last stable offset has not reached the high watermark of an earlier look: a
+// transaction that was open then is open still. The two ends of one look prove nothing under traffic, because records come
+// between reading them. A partition that was not seen earlier is measured against its own high watermark.
+func Held(earlier, now []Ends) []Ends {
+	reach := make(map[Partition]int64, len(earlier))
+	for _, e := range earlier {
+		reach[e.Partition] = e.HighWatermark
+	}
+	var held []Ends
+	for _, e := range now {
+		must, seen := reach[e.Partition]
+		if !seen || e.HighWatermark < must {
+			must = e.HighWatermark
+		}
+		if e.LastStable == Unknown || e.LastStable < must {
+			held = append(held, e)
+		}
+	}
+	return held
+}
+
 func offset(o int64) string {
 	if o == Unknown {
 		return "unknown"

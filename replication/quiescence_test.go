@@ -56,6 +56,25 @@ func TestP07_NothingIsNotQuiet(t *testing.T) {
 	require.False(t, Quiescent(nil, nil).Quiet())
 }
 
+func TestHeldIsMeasuredAgainstAnEarlierLook(t *testing.T) {
+	at := func(hw, lso int64) []Ends { return []Ends{{Partition: Partition{"orders", 0}, HighWatermark: hw, LastStable: lso}} }
+	for name, tc := range map[string]struct {
+		earlier, now []Ends
+		held         bool
+	}{
+		"nothing is open":                            {at(5, 5), at(5, 5), false},
+		"written to between two ends of a look":      {at(5, 5), at(9, 8), false},
+		"a transaction of before is open":            {at(5, 3), at(9, 3), true},
+		"it ended, another one began":                {at(5, 3), at(9, 7), false},
+		"a first look cannot tell, and must not say": {nil, at(5, 4), true},
+		"a first look that agrees":                   {nil, at(5, 5), false},
+		"truncated meanwhile":                        {at(9, 9), at(5, 5), false},
+		"unknown is not well":                        {at(5, 5), at(5, Unknown), true},
+	} {
+		t.Run(name, func(t *testing.T) { require.Equal(t, tc.held, len(Held(tc.earlier, tc.now)) > 0) })
+	}
+}
+
 func TestAssess(t *testing.T) {
 	now := time.Unix(1000, 0)
 	at := func(source, target int64) Position {
