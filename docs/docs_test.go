@@ -242,6 +242,16 @@ func lists(t *testing.T, all map[string]string, page, word string) {
 	}
 }
 
+func TestEveryKindOfRecordIsListed(t *testing.T) {
+	code, err := os.ReadFile("../activities/records.go")
+	require.NoError(t, err)
+	kinds := regexp.MustCompile(`return "(\w+)/"`).FindAllStringSubmatch(string(code), -1)
+	require.Greater(t, len(kinds), 4)
+	for _, kind := range kinds {
+		lists(t, pages(t), "how-it-works.md", "| `"+kind[1]+"/")
+	}
+}
+
 // keys of a runbook: the last part of each, as it is written in the file.
 func keys(v reflect.Type, into map[string]bool) {
 	switch v.Kind() {
