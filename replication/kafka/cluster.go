@@ -67,6 +67,7 @@ type Cluster struct {
 
 	mu       sync.Mutex
 	producer *kgo.Client // made when first needed, dropped after an error
+	records  map[string]*remembered
 }
 
 // Open checks the configuration and makes a client. It does not connect: the first request does. fault.ErrInvalid says

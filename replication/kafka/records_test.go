@@ -159,6 +159,7 @@ func TestP20_LoadIsCompleteOrAnError(t *testing.T) {
 
 	h := f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: "switchback.positions", Err: kerr.TopicAuthorizationFailed, Count: -1,
 		When: func(r kmsg.Request) bool { return r.(*kmsg.FetchRequest).Topics[0].Partitions[0].FetchOffset > 0 }})
+	s = as(t, f, admin).Records("switchback.positions") // one that remembers nothing
 	got, err = s.Load(short(t), "p/")
 	require.ErrorIs(t, err, fault.ErrDenied)
 	require.Nil(t, got)
@@ -179,4 +180,30 @@ func TestP20_StoreRefuses(t *testing.T) {
 		require.ErrorIs(t, s.Put(short(t), bad), fault.ErrInvalid)
 	}
 	require.ErrorIs(t, as(t, f, tool).Records("switchback.marks").Put(short(t), map[string][]byte{"k": []byte("v")}), fault.ErrDenied)
+}
+
+func TestP20_WhatWasReadIsNotReadAgain(t *testing.T) {
+	f := fake(t)
+	mine, other := as(t, f, admin).Records("switchback.marks"), as(t, f, admin).Records("switchback.marks")
+	require.NoError(t, mine.Ensure(short(t)))
+	require.NoError(t, mine.Put(short(t), map[string][]byte{"scope/1": []byte("a"), "marks/1": []byte("m")}))
+	got, err := mine.Load(short(t), "scope/")
+	require.NoError(t, err)
+	require.Equal(t, map[string][]byte{"scope/1": []byte("a")}, got)
+
+	var fetched atomic.Int32
+	onNode(f, kmsg.Fetch, -1, func(kmsg.Request) (kmsg.Response, error, bool) { fetched.Add(1); return nil, nil, false })
+	_, err = mine.Load(short(t), "scope/")
+	require.NoError(t, err)
+	require.Zero(t, fetched.Load(), "nothing was written since")
+
+	// What somebody else writes, and forgets, is seen all the same; marks are never remembered.
+	require.NoError(t, other.Put(short(t), map[string][]byte{"scope/2": []byte("b")}))
+	require.NoError(t, other.Delete(short(t), "scope/1"))
+	got, err = mine.Load(short(t), "scope/")
+	require.NoError(t, err)
+	require.Equal(t, map[string][]byte{"scope/2": []byte("b")}, got)
+	all, err := mine.Load(short(t), "")
+	require.NoError(t, err)
+	require.Equal(t, map[string][]byte{"scope/2": []byte("b"), "marks/1": []byte("m")}, all)
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -77,6 +78,28 @@ func (s *Store) write(ctx context.Context, records []*kgo.Record) error {
 	return s.c.fail("write to "+s.topic, s.c.produce(ctx, records...), writing)
 }
 
+// archive is the prefix of what is kept for ever and seldom read: it is not remembered.
+const archive = "marks/"
+
+// remembered is what was read of a topic before: a run asks for its records in each step, and reads only what is new.
+type remembered struct {
+	mu      sync.Mutex
+	next    map[int32]int64 // by partition, the offset to go on from
+	entries map[string][]byte
+}
+
+func (c *Cluster) remembered(topic string) *remembered {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.records == nil {
+		c.records = map[string]*remembered{}
+	}
+	if c.records[topic] == nil {
+		c.records[topic] = &remembered{next: map[int32]int64{}, entries: map[string][]byte{}}
+	}
+	return c.records[topic]
+}
+
 // Load reads every entry whose key begins with prefix, up to the end of the topic as it was at the call. What it
 // returns with a nil error is complete; with an error it returns nothing.
 func (s *Store) Load(ctx context.Context, prefix string) (map[string][]byte, error) {
@@ -87,21 +110,41 @@ func (s *Store) Load(ctx context.Context, prefix string) (map[string][]byte, err
 		}
 		return nil, fmt.Errorf("load %s: %w", s.topic, err)
 	}
-	entries := map[string][]byte{}
+	m := s.c.remembered(s.topic)
+	wanted := func(key string) bool { return !strings.HasPrefix(key, archive) }
+	if strings.HasPrefix(prefix, archive) || strings.HasPrefix(archive, prefix) {
+		m = &remembered{next: map[int32]int64{}, entries: map[string][]byte{}}
+		wanted = func(key string) bool { return strings.HasPrefix(key, prefix) }
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, e := range ends {
-		err := s.c.Read(ctx, e.Partition, e.Start, e.HighWatermark, false, func(r *kgo.Record) error {
+		if m.next[e.Partition.Partition] > e.HighWatermark { // another topic of the same name
+			m.next, m.entries = map[int32]int64{}, map[string][]byte{}
+		}
+	}
+	for _, e := range ends {
+		from := max(e.Start, m.next[e.Partition.Partition])
+		err := s.c.Read(ctx, e.Partition, from, e.HighWatermark, false, func(r *kgo.Record) error {
 			switch key := string(r.Key); {
-			case !strings.HasPrefix(key, prefix):
+			case !wanted(key):
 			case r.Value == nil:
-				delete(entries, key)
+				delete(m.entries, key)
 			default:
-				entries[key] = r.Value
+				m.entries[key] = r.Value
 			}
 			return nil
 		})
-		if err != nil {
+		if err != nil { // what was read is read again next time, in the same order
 			return nil, fmt.Errorf("load %s: %w", s.topic, err)
 		}
+		m.next[e.Partition.Partition] = e.HighWatermark
 	}
-	return entries, nil
+	found := map[string][]byte{}
+	for key, value := range m.entries {
+		if strings.HasPrefix(key, prefix) {
+			found[key] = value
+		}
+	}
+	return found, nil
 }
