@@ -9,6 +9,7 @@ package servers
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -17,25 +18,55 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
+	"syscall"
 )
 
 // FreePorts finds n ports of the loopback interface that nobody listens on. They are below those that systems give to
-// outgoing connections: a server that is started again some seconds later finds its port free.
+// outgoing connections: a server that is started again some seconds later finds its port free. Until this process ends
+// no other one is given them: between finding a port and its server's start another lab would, and then two labs talk to
+// one server.
 func FreePorts(ctx context.Context, n int) ([]int, error) {
 	var ports []int
 	for tries := 0; len(ports) < n; tries++ {
 		port := 15_000 + rand.IntN(17_000) //nolint:gosec // no secret
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(port))
+		err := claim(ctx, port)
+		var l net.Listener
+		if err == nil {
+			l, err = new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(port))
+		}
 		if err != nil {
 			if tries > 1000 {
 				return nil, fmt.Errorf("find a free port: %w", err)
 			}
 			continue
 		}
-		defer l.Close() // held until all are found, so that no port is found twice
+		defer l.Close() // held until all are found
 		ports = append(ports, port)
 	}
 	return ports, nil
+}
+
+// claimed are held until the process ends; the list keeps them from being collected.
+var claimed struct {
+	sync.Mutex
+	ports []net.Listener
+}
+
+// claim takes a port at another address of the loopback interface, where no server of a lab listens. A system that has
+// no such address (macOS) knows no claims.
+func claim(ctx context.Context, port int) error {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.2:"+strconv.Itoa(port))
+	if errors.Is(err, syscall.EADDRNOTAVAIL) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	claimed.Lock()
+	defer claimed.Unlock()
+	claimed.ports = append(claimed.ports, l)
+	return nil
 }
 
 // WriteJSON writes a value to a file that its owner alone can read. Readers see the old file or the new one, whole.

@@ -3,6 +3,8 @@ package servers
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -218,4 +220,17 @@ func TestProgressNamesTheWait(t *testing.T) {
 		return locked(ctx, path, func() error { return nil })
 	})
 	require.Contains(t, said.String(), "Another process is building tool; waiting for it.")
+}
+
+// Two labs that start at the same moment must not be given the same port: one would talk to the other's server.
+func TestAFreePortIsGivenOnce(t *testing.T) {
+	ports, err := FreePorts(t.Context(), 20)
+	require.NoError(t, err)
+	for _, port := range ports {
+		_, err := new(net.ListenConfig).Listen(t.Context(), "tcp", fmt.Sprintf("127.0.0.2:%d", port))
+		require.Error(t, err, "another process could claim %d", port)
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		require.NoError(t, err, "the server itself must find %d free", port)
+		require.NoError(t, l.Close())
+	}
 }
