@@ -127,7 +127,7 @@ func until(ctx context.Context, deadline time.Time, every time.Duration, look fu
 			return err
 		case final(err) && (!errors.Is(err, fault.ErrNotFound) || time.Since(since) > seenWithin):
 			return err
-		case ctx.Err() == nil || waiting == "":
+		case waiting == "" || time.Until(deadline) > every: // a look that the deadline cut short knows less than the one before
 			waiting = err.Error()
 		}
 		say(ctx, "waiting for %s", waiting)

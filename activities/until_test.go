@@ -1,0 +1,31 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"switchback/internal/fault"
+)
+
+// The deadline falls into the middle of a look more often than not. What fails then is a request that was cut short, a
+// moment before the context ends; the laggards of the look before are what people need to know.
+func TestTheLaggardsAreNamedThoughTheLastLookWasCutShort(t *testing.T) {
+	t.Parallel()
+	looks := 0
+	deadline := time.Now().Add(200 * time.Millisecond)
+	err := until(t.Context(), deadline, 50*time.Millisecond, func(ctx context.Context) (bool, string, error) {
+		if looks++; looks == 1 {
+			return false, "group shipping to be empty", nil
+		}
+		cut, cancel := context.WithDeadline(ctx, deadline.Add(-5*time.Millisecond))
+		defer cancel()
+		<-cut.Done()
+		return false, "", fmt.Errorf("list groups: %w: %w", fault.ErrUnreachable, cut.Err())
+	})
+	require.ErrorContains(t, err, "still waiting for group shipping to be empty")
+	require.Equal(t, TypeNotReady, typeOf(toApplication(err)))
+}
