@@ -39,7 +39,7 @@ var holds = []hold{
 		p.stage.mirror(p.t, "pause", "orders.00")
 		return func() { p.stage.mirror(p.t, "resume", "orders.00") }
 	}},
-	{at: workflows.HandOverOffsets, raised: true, keep: member},
+	{at: workflows.HandOverOffsets, raised: true, why: "group shipping to be empty (stray", keep: member},
 }
 
 func nothing(*play) func() { return func() {} }

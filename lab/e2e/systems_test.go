@@ -234,7 +234,7 @@ func (s *stage) linkFault(t *testing.T, f linkservice.Fault) (remove func()) {
 	t.Helper()
 	if f.ID == "" {
 		f.ID = strings.Map(func(r rune) rune {
-			if strings.ContainsRune("/: ", r) {
+			if strings.ContainsRune("/: ?=", r) {
 				return '-'
 			}
 			return r
