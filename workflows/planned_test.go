@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"switchback/report"
 	"switchback/runbooks"
 	"switchback/workflows"
 )
@@ -47,4 +48,23 @@ func TestPlannedFailoverInOrder(t *testing.T) {
 	require.Equal(t, "west", p.released[1].Active)
 	require.EqualValues(t, 8, p.released[1].Epoch)
 	require.NotNil(t, p.released[1].UnprotectedSince)
+}
+
+// Whoever wrote to the source behind the stop all the same left records there. They have a name, and the report does not
+// say that nothing was lost.
+func TestP23_StrandedRecordsAreNeverSilent(t *testing.T) {
+	w := newWorld(t)
+	w.stranded = []string{"2 records of orders.00-3 from offset 17"}
+	p := newPlay(t, w)
+	out, err := p.run(t)
+	require.NoError(t, err)
+	require.Equal(t, workflows.Completed, out.Outcome)
+	require.Len(t, out.Deviations, 1)
+	require.Contains(t, out.Deviations[0], "orders.00-3")
+	rep, err := report.Parse([]byte(p.reports[len(p.reports)-1]))
+	require.NoError(t, err)
+	require.False(t, rep.RPO.Known)
+	require.Nil(t, rep.RPO.Records)
+	require.Nil(t, rep.RPO.Met)
+	require.Contains(t, rep.RPO.Text, "at least 2 records of orders.00-3")
 }

@@ -22,6 +22,7 @@ type facts struct {
 	Promoted  time.Time
 	Switched  time.Time
 	Verify    *activities.VerifyResult
+	Stranded  []string // what the source took behind the stop (P23)
 }
 
 // reportInput has the JSON of activities.ReportInput, which carries the report as it is.
@@ -95,6 +96,9 @@ func (f *plannedFailover) measured(r *report.Report) {
 	since, zero, yes := f.unprotected().UTC(), int64(0), true
 	r.Protection = report.Protection{UnprotectedSince: &since, Text: "no link mirrors " + f.route.To.Name + " yet: protect it the other way"}
 	r.RPO = report.RPO{Records: &zero, Known: true, Met: &yes, Text: "both clusters were proven equal behind the fence before the mirrors were stopped"}
+	if len(f.facts.Stranded) > 0 { // somebody wrote all the same, and may go on: a number would say too little (P38)
+		r.RPO = report.RPO{Text: "at least " + strings.Join(f.facts.Stranded, ", ") + " are stranded on " + f.route.From.Name + ", which took them behind the fence; more may follow"}
+	}
 	if r.RTO.Seconds = r.SwitchWindow.ProducersSeconds; r.RTO.Seconds != nil && r.Objectives.RTOSeconds > 0 {
 		met := *r.RTO.Seconds <= r.Objectives.RTOSeconds
 		r.RTO.Met = &met

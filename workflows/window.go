@@ -141,6 +141,7 @@ func (f *plannedFailover) promote(ctx workflow.Context, until time.Time) (string
 	if f.facts.Promoted = workflow.Now(ctx); len(out.FailedOver) > 0 {
 		f.deviate("promote did not end, so these topics were failed over, without loss because both sides were proven equal: " + strings.Join(out.FailedOver, ", "))
 	}
+	f.facts.Stranded = out.Stranded
 	for _, s := range out.Stranded {
 		f.deviate("written behind the fence and behind the stop of the mirrors, and stranded on " + f.route.From.Name + ": " + s)
 	}

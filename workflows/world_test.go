@@ -38,6 +38,7 @@ type world struct {
 	closed     bool // groups on the source
 	synced     bool
 	promoted   bool
+	stranded   []string // what promote is to find on the source behind the stop
 	marks      int
 	optional   replication.Status // of an optional discovery entry; empty when there is none
 
@@ -319,7 +320,7 @@ func (w *world) Promote(ctx context.Context, in activities.WaitInput) (activitie
 		return activities.PromoteResult{}, err
 	}
 	w.promoted = true
-	return activities.PromoteResult{Acted: acted, Text: "promoted"}, w.end(ctx)
+	return activities.PromoteResult{Acted: acted, Text: "promoted", Stranded: w.stranded}, w.end(ctx)
 }
 
 func (w *world) KeepMarks(ctx context.Context, in activities.MarksInput) (activities.MarksResult, error) {

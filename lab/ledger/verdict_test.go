@@ -245,3 +245,22 @@ func TestOneDefectIsNamed(t *testing.T) {
 		}
 	})
 }
+
+// A client that is cut off goes on at its old epoch while others work at the new one: no epoch has two clusters, so the
+// letter of I1 holds, and yet its records are not on the active cluster. They are lost with a name, never in silence.
+func TestP23_AStaleClientIsStrandedWithAName(t *testing.T) {
+	s := tell(4, 5, "east", "west")
+	stale := s.ledger.Acked[0]
+	stale.Seq, stale.Offset, stale.At = 1000, 1000, s.ledger.Acked[len(s.ledger.Acked)-1].At.Add(time.Second)
+	s.ledger.Acked = append(s.ledger.Acked, stale)
+	v := s.judge()
+	require.Zero(t, v.TwoClusters, "one epoch, one cluster")
+	require.Equal(t, 1, v.Lost)
+	require.Equal(t, "east", v.Examples[lost][0].Cluster)
+	require.EqualValues(t, 1000, v.Examples[lost][0].Seq)
+	require.False(t, v.Well())
+
+	stale.Epoch = s.ledger.Acked[len(s.ledger.Acked)-2].Epoch // the same at the new epoch is what I1 forbids
+	s.ledger.Acked[len(s.ledger.Acked)-1] = stale
+	require.Equal(t, 1, s.judge().TwoClusters)
+}
