@@ -3,7 +3,6 @@ package activities
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"switchback/internal/fault"
@@ -60,18 +59,24 @@ func (a *Fences) Raise(ctx context.Context, in FenceInput) (out FenceResult, err
 	defer cancel()
 	// Fence what is known at once, then look what was born meanwhile: until two listings in a row bring nothing new.
 	for still := 0; still < stillAfter; {
-		fence := replication.TopicFence(scope.TopicNames())
-		if err := own(wctx, r.records, r.from, in.Guard.Run, in.Route.From.Name, fence); err != nil {
-			return out, err
+		if still == 0 {
+			fence := replication.TopicFence(scope.TopicNames())
+			if err := own(wctx, r.records, r.from, in.Guard.Run, in.Route.From.Name, fence); err != nil {
+				return out, err
+			}
+			out.Changed = true
 		}
-		out.Changed = true
 		now, err := r.from.Topics(ctx, in.Topics.Match)
 		if err != nil {
 			return out, wrap("list topics of "+in.Route.From.Name, err)
 		}
 		still++
+		known := map[string]bool{}
+		for _, t := range scope.Topics {
+			known[t.Name] = true
+		}
 		for _, t := range now {
-			if !slices.Contains(scope.TopicNames(), t.Name) {
+			if !known[t.Name] {
 				scope.Topics, out.Born, still = append(scope.Topics, t), append(out.Born, t.Name), 0
 			}
 		}

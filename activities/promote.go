@@ -52,10 +52,11 @@ func (a *Mirrors) Promote(ctx context.Context, in WaitInput) (out PromoteResult,
 	if err := a.stopped(ctx, r, in.Deadline, topics, &out); err != nil {
 		return out, err
 	}
-	if out.Stranded, err = behindTheStop(ctx, r, topics); err != nil {
-		return out, err
-	}
-	if out.Copied, err = a.dropCopies(ctx, r, in.Guard); err != nil {
+	err = sideBySide(
+		func() (err error) { out.Stranded, err = behindTheStop(ctx, r, topics); return err },
+		func() (err error) { out.Copied, err = a.dropCopies(ctx, r, in.Guard); return err },
+	)
+	if err != nil {
 		return out, err
 	}
 	out.Text = fmt.Sprintf("%d mirrors stopped: normal topics of %s now", out.Topics, in.Route.To.Name)
@@ -279,9 +280,13 @@ func mirrorStates(ctx context.Context, link replication.Link, topics []string) (
 	if err != nil {
 		return nil, wrap("read the mirrors", err)
 	}
+	wanted := make(map[string]bool, len(topics))
+	for _, topic := range topics {
+		wanted[topic] = true
+	}
 	states := make(map[string]replication.Mirror, len(topics))
 	for _, m := range mirrors {
-		if slices.Contains(topics, m.SourceTopic) || slices.Contains(topics, m.Topic) {
+		if wanted[m.SourceTopic] || wanted[m.Topic] {
 			states[m.Topic] = m
 		}
 	}
@@ -304,17 +309,18 @@ func anyStopping(states map[string]replication.Mirror) bool {
 
 // copies are DENYs that the runbook owns on the source and that stand on the target without being its own there.
 func copies(ctx context.Context, r *route, runbook string) ([]replication.ACL, error) {
-	owned, err := r.records.owned(ctx, runbook, r.names.From.Name)
+	var owned, own OwnedACLs
+	var stand []replication.ACL
+	err := sideBySide(
+		func() (err error) { owned, err = r.records.owned(ctx, runbook, r.names.From.Name); return err },
+		func() (err error) { own, err = r.records.owned(ctx, runbook, r.names.To.Name); return err },
+		func() (err error) {
+			stand, err = r.to.ACLs(ctx)
+			return wrap("read the ACLs of "+r.names.To.Name, err)
+		},
+	)
 	if err != nil {
 		return nil, err
-	}
-	own, err := r.records.owned(ctx, runbook, r.names.To.Name)
-	if err != nil {
-		return nil, err
-	}
-	stand, err := r.to.ACLs(ctx)
-	if err != nil {
-		return nil, wrap("read the ACLs of "+r.names.To.Name, err)
 	}
 	foreign := replication.Missing(owned.ACLs, own.ACLs)
 	return replication.Missing(foreign, replication.Missing(foreign, stand)), nil
