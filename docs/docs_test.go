@@ -119,7 +119,7 @@ func open(t *testing.T) *programs {
 		if built[program] != "" {
 			continue
 		}
-		for range 2 { // what was built a moment ago is run from a temporary place, and kept for the next time
+		for range 5 { // what was built a moment ago is run from a temporary place, and kept for the next time
 			cmd := exec.Command("go", "run", "-exec", "echo", ".")
 			cmd.Dir = folder
 			cmd.Stderr = os.Stderr
@@ -130,6 +130,7 @@ func open(t *testing.T) *programs {
 				break
 			}
 		}
+		require.FileExists(t, built[program], "its sources change while it is being built")
 	}
 	// What was read is part of what decides whether a cached result of this test still holds.
 	for _, folder := range []string{"starter", "worker", "supervisor", "lab/cli", "lab/clients"} {
