@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,7 +47,7 @@ type EntryState struct {
 // ClientEntry is what an entry says of one client.
 type ClientEntry struct {
 	Desired   string
-	Overrides []string // keys under the client that win over the entry's for it
+	Overrides map[string]string // keys under the client that win over the entry's for it
 	Instances []Instance
 }
 
@@ -59,6 +60,25 @@ type Instance struct {
 	Since   time.Time
 	Host    string
 	Killed  bool // it had to be killed to stop it (P36)
+}
+
+// pinned names the keys of clients that a switch to another entry cannot follow: they have a value of their own where the
+// shared one changes, and would keep their client where it is. One that repeats the shared value is switched with it.
+func (s EntryState) pinned(to EntryState) []string {
+	var keys []string
+	for _, k := range []struct{ key, was, is string }{
+		{"cluster", s.Cluster, to.Cluster}, {"bootstrap.servers", s.BootstrapServers, to.BootstrapServers},
+		{"security.protocol", s.SecurityProtocol, to.SecurityProtocol}, {"sasl.mechanism", s.SASLMechanism, to.SASLMechanism},
+		{"credentials", s.Credentials, to.Credentials}, {"topic.prefix", s.TopicPrefix, to.TopicPrefix},
+	} {
+		for name, c := range s.Clients {
+			if own, ok := c.Overrides[k.key]; ok && k.was != k.is && own != k.was && own != k.is {
+				keys = append(keys, "clients/"+name+"/"+k.key)
+			}
+		}
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 // ReadDiscoveryInput names the entries of a runbook.

@@ -100,9 +100,14 @@ func TestPreflightFindsWhatIsWrong(t *testing.T) {
 		"discovery elsewhere": {spoil: func(w *world) { w.entries["consul.west"].state.Cluster = "south" }, check: "discovery", level: LevelProblem, says: `the workload is on "south"`},
 		"no epoch":            {spoil: func(w *world) { w.entries["consul.west"].state.Epoch = replication.Unknown }, check: "discovery", level: LevelProblem, says: "missing or no number"},
 		"no instance":         {spoil: func(w *world) { w.entries["consul.west"].state.Clients[checkout] = ClientEntry{Desired: DesiredRun} }, check: "clients", level: LevelProblem, says: "no running instance"},
-		"the same cluster":    {change: func(in *PreflightInput) { in.Route.To = Site{"east", in.Route.From.Cluster} }, check: "cluster identity", level: LevelProblem, says: "are the same cluster east-id"},
-		"another cluster":     {change: func(in *PreflightInput) { in.Route.To.Cluster.ID = "lkc-1" }, check: "cluster identity", level: LevelProblem, says: "answers as cluster west-id, the runbook says lkc-1"},
-		"no topic":            {change: func(in *PreflightInput) { in.Runbook.Topics.Include = []string{"nothing"} }, check: "topics", level: LevelProblem, says: "no topic of east"},
+		"pinned client": {spoil: func(w *world) {
+			c := w.entries["consul.west"].state.Clients[checkout]
+			c.Overrides = map[string]string{"cluster": "south"}
+			w.entries["consul.west"].state.Clients[checkout] = c
+		}, check: "discovery", level: LevelProblem, says: "clients/checkout/cluster"},
+		"the same cluster": {change: func(in *PreflightInput) { in.Route.To = Site{"east", in.Route.From.Cluster} }, check: "cluster identity", level: LevelProblem, says: "are the same cluster east-id"},
+		"another cluster":  {change: func(in *PreflightInput) { in.Route.To.Cluster.ID = "lkc-1" }, check: "cluster identity", level: LevelProblem, says: "answers as cluster west-id, the runbook says lkc-1"},
+		"no topic":         {change: func(in *PreflightInput) { in.Runbook.Topics.Include = []string{"nothing"} }, check: "topics", level: LevelProblem, says: "no topic of east"},
 		"alive there (P25)": {spoil: func(w *world) {
 			w.raw("west", admin, kgo.ConsumerGroup("billing"), kgo.ConsumeTopics("orders"))
 			w.stable("west", "billing")

@@ -255,10 +255,9 @@ func discoveryIsReady(_ context.Context, s *survey) error {
 	default:
 		s.ok("discovery", "the workload is on %s at epoch %d", e.Cluster, e.Epoch)
 	}
-	for name, c := range e.Clients {
-		if len(c.Overrides) > 0 {
-			s.warn("discovery", fmt.Sprintf("client %s has keys of its own that win over the entry: %s", name, strings.Join(c.Overrides, ", ")), "they are switched with the entry; remove them if they are left over")
-		}
+	to := entryFor(SwitchInput{To: s.in.Route.To, Credentials: s.in.Runbook.Credentials})
+	if pinned := e.pinned(to); len(pinned) > 0 {
+		s.problem("discovery", "these keys have values of their own and would keep their client where it is: "+firstFew(pinned), "remove them, or set them to the shared value, so that the switch can change them")
 	}
 	return nil
 }

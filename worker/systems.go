@@ -183,10 +183,7 @@ func (e entry) Read(ctx context.Context) (activities.EntryState, error) {
 		Credentials: s.Credentials, TopicPrefix: s.TopicPrefix, Epoch: s.Epoch, SwitchedBy: s.SwitchedBy, Clients: map[string]activities.ClientEntry{},
 	}
 	for name, c := range s.Clients {
-		client := activities.ClientEntry{Desired: c.Desired}
-		for key := range c.Overrides {
-			client.Overrides = append(client.Overrides, key)
-		}
+		client := activities.ClientEntry{Desired: c.Desired, Overrides: c.Overrides}
 		for id, i := range c.Instances {
 			client.Instances = append(client.Instances, activities.Instance{ID: id, State: i.State, Epoch: i.Epoch, Cluster: i.Cluster, Since: i.Since, Host: i.Host, Killed: i.Killed})
 		}
