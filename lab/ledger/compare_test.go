@@ -78,8 +78,8 @@ func TestEachDisagreementIsASentence(t *testing.T) {
 			})
 		}, []string{"group audit was handed offset 9 of orders-0; on west it began at offset 12 and passed over 3"}},
 		{"the producers' window is too short", func(s *story) {
-			s.later(2*time.Second, "west")
-		}, []string{"producers stood still for 1.50 s; one of their instances did for 3.5", "consumers stood still for 1.50 s; one of their instances did for 3.5"}},
+			s.later(5*time.Second, "west")
+		}, []string{"producers stood still for 1.50 s; one of their instances did for 6.5", "consumers stood still for 1.50 s; one of their instances did for 6.5"}},
 		{"a client worked on after it had stopped", func(s *story) {
 			for i := range s.report.SwitchWindow.Clients {
 				early := s.report.SwitchWindow.Clients[i].StoppedAt.Add(-3 * time.Second)

@@ -129,6 +129,10 @@ func (c *comparison) written() map[topicPartition][]int64 {
 // knows only when records came and went.
 const tolerance = time.Second
 
+// startUp is what a program may need from its start, up to which the report counts, to its first record: seconds where
+// the machine is busy.
+const startUp = 3 * time.Second
+
 // windows: the report's interruption is not much shorter than what the clients went through, and no client's instances all
 // worked on after the report says that the first of them had stopped.
 func (c *comparison) windows() {
@@ -173,7 +177,7 @@ func (c *comparison) windows() {
 }
 
 func (c *comparison) window(who string, claimed, seen *float64) {
-	if claimed != nil && seen != nil && *claimed < *seen/2 && *seen-*claimed > tolerance.Seconds() {
+	if claimed != nil && seen != nil && *claimed < *seen/2 && *seen-*claimed > startUp.Seconds() {
 		c.disagree("the report says that %s stood still for %.2f s; one of their instances did for %.2f s", who, *claimed, *seen)
 	}
 }
