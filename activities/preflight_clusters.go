@@ -290,7 +290,7 @@ func recordsWork(ctx context.Context, s *survey) error {
 		rec := side.k.Records(MarksTopic)
 		if !s.in.DryRun {
 			if err := rec.Put(ctx, map[string][]byte{probe: []byte(stamp)}); err != nil {
-				s.problem("own records", fmt.Sprintf("%s on %s cannot be written: %v", MarksTopic, side.site, err), "let Protect make Switchback's own topics, and grant WRITE on them to Switchback alone")
+				s.problem("own records", fmt.Sprintf("%s on %s cannot be written: %v", MarksTopic, side.site, err), "make Switchback's own topics (docs/operate.md has the commands), and grant WRITE on them to Switchback alone")
 				continue
 			}
 		}
@@ -299,7 +299,7 @@ func recordsWork(ctx context.Context, s *survey) error {
 			err = fmt.Errorf("what was just written reads back as %q", got[probe])
 		}
 		if err != nil {
-			s.problem("own records", fmt.Sprintf("%s on %s cannot be read: %v", MarksTopic, side.site, err), "let Protect make Switchback's own topics, and grant READ on them")
+			s.problem("own records", fmt.Sprintf("%s on %s cannot be read: %v", MarksTopic, side.site, err), "make Switchback's own topics (docs/operate.md has the commands), and grant READ on them")
 			continue
 		}
 		for _, acl := range replication.WriteGrants(s.acls[side.site], []string{MarksTopic, PositionsTopic}) {
@@ -354,7 +354,7 @@ func clocksAgree(ctx context.Context, s *survey) error {
 	}{{s.in.Route.From.Name, s.r.from}, {s.in.Route.To.Name, s.r.to}} {
 		canary, err := side.k.Canary(ctx, CanaryTopic)
 		if err != nil {
-			s.problem("canary", fmt.Sprintf("no record goes through %s on %s: %v", CanaryTopic, side.site, err), "let Protect make the topic, and grant READ and WRITE on it to Switchback")
+			s.problem("canary", fmt.Sprintf("no record goes through %s on %s: %v", CanaryTopic, side.site, err), "make the topic (docs/operate.md has the command), and grant READ and WRITE on it to Switchback")
 			continue
 		}
 		if !canary.Skewed {

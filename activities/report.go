@@ -15,7 +15,7 @@ import (
 	"switchback/report"
 )
 
-// Reports writes the finished run down, in the worker's folder and in switchback.marks of the target.
+// Reports writes the finished run down in the worker's folder; what fits goes into the history as well.
 type Reports struct {
 	Dir string
 	Outside

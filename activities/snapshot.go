@@ -41,9 +41,14 @@ func (a *Runbooks) Snapshot(_ context.Context, in SnapshotInput) (Snapshot, erro
 	case errors.Is(err, fs.ErrNotExist):
 		return Snapshot{}, fault.Hint(fmt.Errorf("runbook %s: %w", in.Runbook, fault.ErrNotFound), "put %s.yaml into the worker's runbooks folder", in.Runbook)
 	case err != nil:
-		return Snapshot{}, fmt.Errorf("%w\n%w", err, fault.ErrInvalid)
+		return Snapshot{}, invalid{err}
 	case loaded.Runbook.Metadata.Name != in.Runbook:
 		return Snapshot{}, fmt.Errorf("%s says metadata.name %s: file and name must agree: %w", path, loaded.Runbook.Metadata.Name, fault.ErrInvalid)
 	}
 	return Snapshot{Runbook: loaded.Runbook, SHA256: loaded.SHA256, Path: loaded.Path}, nil
 }
+
+// invalid keeps a loader's sentences as they are, and is of the kind fault.ErrInvalid.
+type invalid struct{ error }
+
+func (invalid) Is(target error) bool { return target == fault.ErrInvalid } //nolint:errorlint // errors.Is asks here

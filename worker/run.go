@@ -100,7 +100,7 @@ func serve(ctx context.Context, s Settings, log *slog.Logger) error {
 	sys := newSystems(v, log)
 	defer sys.close()
 
-	// See docs/decisions/temporal-settings.md for the figures behind these.
+	// See docs/decisions/0012-temporal-settings.md for the figures behind these.
 	worker.SetStickyWorkflowCacheSize(2000)
 	fatal := make(chan error, 1)
 	w := worker.New(temporal, s.Temporal.TaskQueue, worker.Options{

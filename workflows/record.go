@@ -22,7 +22,9 @@ type facts struct {
 	Promoted  time.Time
 	Switched  time.Time
 	Verify    *activities.VerifyResult
-	Stranded  []string // what the source took behind the stop (P23)
+	// When the clients of a role were first asked to stop.
+	AskedProducers, AskedConsumers time.Time
+	Stranded                       []string // what the source took behind the stop (P23)
 }
 
 // reportInput has the JSON of activities.ReportInput, which carries the report as it is.
@@ -106,22 +108,16 @@ func (f *plannedFailover) measured(r *report.Report) {
 	r.SwitchWindow.CanarySeconds = f.canaryWindow()
 }
 
-// canaryWindow is from the first producer's stop until a record of Switchback's own had gone through the target.
+// canaryWindow is from when the producers were asked to stop until a record of Switchback's own had gone through the target.
 func (f *plannedFailover) canaryWindow() *float64 {
-	var stopped time.Time
-	for _, c := range f.facts.Stopped {
-		if c.Role != runbooks.RoleConsumer && (stopped.IsZero() || c.First.Before(stopped)) {
-			stopped = c.First
-		}
-	}
-	if f.facts.Verify == nil || f.facts.Verify.CanaryAt.IsZero() || stopped.IsZero() {
+	if f.facts.Verify == nil || f.facts.Verify.CanaryAt.IsZero() || f.facts.AskedProducers.IsZero() {
 		return nil
 	}
-	return report.Seconds(f.facts.Verify.CanaryAt.Sub(stopped))
+	return report.Seconds(f.facts.Verify.CanaryAt.Sub(f.facts.AskedProducers))
 }
 
-// switchWindow is how long each client stood still, and the worst of each role: from when its first instance had stopped
-// until the last one ran again and the target showed that it works. An upper bound, never less than what users felt.
+// switchWindow is how long each client stood still, and the worst of each role: from when it was asked to stop until its
+// last instance ran again and the target showed that it works. An upper bound, never less than what its users felt.
 func (f *plannedFailover) switchWindow() report.SwitchWindow {
 	var w report.SwitchWindow
 	for _, stopped := range f.facts.Stopped {
@@ -131,7 +127,7 @@ func (f *plannedFailover) switchWindow() report.SwitchWindow {
 			one.StartedAt = known(f.worked(stopped.Client, f.facts.Running[i].Last))
 		}
 		if one.StoppedAt != nil && one.StartedAt != nil {
-			one.Seconds = report.Seconds(one.StartedAt.Sub(*one.StoppedAt))
+			one.Seconds = report.Seconds(one.StartedAt.Sub(f.askedAt(stopped.Role)))
 			worst := &w.ProducersSeconds
 			if stopped.Role == "consumer" {
 				worst = &w.ConsumersSeconds
@@ -143,6 +139,14 @@ func (f *plannedFailover) switchWindow() report.SwitchWindow {
 		w.Clients = append(w.Clients, one)
 	}
 	return w
+}
+
+// askedAt is when the clients of a role were asked to stop.
+func (f *plannedFailover) askedAt(role string) time.Time {
+	if role == runbooks.RoleConsumer {
+		return f.facts.AskedConsumers
+	}
+	return f.facts.AskedProducers
 }
 
 // worked is when a client that ran again was seen to work: its groups moved, or the target was written to.

@@ -64,6 +64,13 @@ func (f *plannedFailover) stopConsumers(ctx workflow.Context, until time.Time) (
 
 // stopRoles stops clients and obeys the runbook about those that had to be killed (P36).
 func (f *plannedFailover) stopRoles(ctx workflow.Context, until time.Time, roles ...string) (string, error) {
+	asked := &f.facts.AskedProducers
+	if roles[0] == runbooks.RoleConsumer {
+		asked = &f.facts.AskedConsumers
+	}
+	if asked.IsZero() {
+		*asked = workflow.Now(ctx)
+	}
 	all := f.book.ClientsByRole(roles...)
 	in := activities.ClientsInput{Guard: f.guard, Clients: automatic(all), Deadline: inside(ctx, until)}
 	pending := workflow.ExecuteActivity(shortWait(ctx, until, "stop "+strings.Join(roles, " and ")+"s"), clients.Stop, in)
