@@ -58,17 +58,21 @@ func (a *Groups) HandOver(ctx context.Context, in HandOverInput) (out HandOverRe
 	if err := aclSyncIsOff(ctx, r.link); err != nil {
 		return out, err
 	}
-	groups, err := a.close(ctx, r, in, scope, &out)
+	var groups []string
+	var target []replication.Ends // final since the drain: nobody writes there yet
+	err = sideBySide(
+		func() (err error) { groups, err = a.close(ctx, r, in, scope, &out); return err },
+		func() (err error) {
+			target, err = r.to.Ends(ctx, scope.TopicNames())
+			return wrap("read the ends of "+in.Route.To.Name, err)
+		},
+	)
 	if err != nil {
 		return out, err
 	}
 	killpoint.Reach("HandOver/middle")
 	if err := a.holdBack(ctx, r, in, scope, groups); err != nil {
 		return out, err
-	}
-	target, err := r.to.Ends(ctx, scope.TopicNames())
-	if err != nil {
-		return out, wrap("read the ends of "+in.Route.To.Name, err)
 	}
 	wctx, cancel, err := writing(ctx)
 	if err != nil {
