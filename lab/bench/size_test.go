@@ -41,6 +41,7 @@ type size struct {
 	Bytes           int                `json:"bytes"`
 	LargestResult   int                `json:"largestResult"` // bytes of the largest result of an activity
 	LargestOf       string             `json:"largestOf"`     // the activity
+	Retried         []string           `json:"retried"`       // activities that needed another attempt, and why
 	WorkerPeakBytes int                `json:"workerPeakBytes"`
 	Seconds         float64            `json:"seconds"` // of the run
 	ProducersWindow float64            `json:"producersWindow"`
@@ -193,6 +194,11 @@ func (s *size) history(ctx context.Context, t *testing.T, c client.Client, id st
 		s.Bytes += proto.Size(e)
 		if scheduled := e.GetActivityTaskScheduledEventAttributes(); scheduled != nil {
 			names[e.GetEventId()] = scheduled.GetActivityType().GetName()
+		}
+		if started := e.GetActivityTaskStartedEventAttributes(); started.GetAttempt() > 1 {
+			why := fmt.Sprintf("%s, attempt %d: %s", names[started.GetScheduledEventId()], started.GetAttempt(), started.GetLastFailure().GetMessage())
+			s.Retried = append(s.Retried, why)
+			t.Log(why)
 		}
 		if done := e.GetActivityTaskCompletedEventAttributes(); done != nil {
 			if n := proto.Size(done.GetResult()); n > s.LargestResult {

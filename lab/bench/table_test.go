@@ -89,6 +89,7 @@ func (a all) sizeTable(b *strings.Builder, row func(...string)) {
 	cells("events of the history", func(s size) string { return fmt.Sprint(s.Events) }, fmt.Sprintf("< %d", mostEvents))
 	cells("KB of the history", func(s size) string { return kB(s.Bytes) }, "< "+kB(mostBytes))
 	cells("KB of the largest result", func(s size) string { return kB(s.LargestResult) + " (" + s.LargestOf + ")" }, "<= "+kB(mostResult))
+	cells("attempts of activities that were repeated", func(s size) string { return fmt.Sprint(len(s.Retried)) }, "")
 	cells("MB of the worker at its peak", func(s size) string { return fmt.Sprint(s.WorkerPeakBytes >> 20) }, fmt.Sprintf("< %d", mostMemory>>20))
 	cells("producers' window, seconds", func(s size) string { return fmt.Sprintf("%.2f", s.ProducersWindow) }, "")
 	cells("the whole run, seconds", func(s size) string { return fmt.Sprintf("%.1f", s.Seconds) }, "")
