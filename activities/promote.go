@@ -130,6 +130,7 @@ func (a *Mirrors) ready(ctx context.Context, r *route, scope Scope, states map[s
 	err = sideBySide(
 		func() (err error) { second, err = r.from.Ends(ctx, scope.TopicNames()); return err },
 		func() (err error) { drained, err = r.link.Drained(ctx, first); return err },
+		func() error { return aclSyncIsOff(ctx, r.link) }, // it would copy the fence again and again to where clients start (P5)
 		func() (err error) {
 			valid, err = r.link.ValidateStop(ctx, replication.Promote, scope.TopicNames())
 			return err

@@ -51,6 +51,7 @@ func TestP15_RefusedMeansThatNothingWasSent(t *testing.T) {
 		"the target is behind":    func(w *world) { w.write("east", "orders", 0, 1) },
 		"a mirror has failed":     func(w *world) { w.link.set("orders", replication.MirrorFailed, "FAILED") },
 		"a mirror's state is new": func(w *world) { w.link.set("orders", replication.MirrorUnknown, "PENDING_NEW_THING") },
+		"ACL sync came back":      func(w *world) { w.link.now.ACLs.Enabled = true },
 		"a topic is not mirrored": func(w *world) { delete(w.link.mirrors, "payments") },
 		"a mirror is only paused": func(w *world) { w.link.set("orders", replication.MirrorPaused, "PAUSED") },
 		"an offset stays unknown": func(w *world) { w.ends = func(_ string, e []replication.Ends) { e[0].LogEnd = replication.Unknown } },
