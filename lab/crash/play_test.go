@@ -20,7 +20,6 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"switchback/lab/ledger"
-	"switchback/lab/linkservice"
 	"switchback/lab/story"
 	"switchback/runbooks"
 	"switchback/workflows"
@@ -73,10 +72,7 @@ func act(t *testing.T, sc scenario) {
 	ctx, done := p.context()
 	defer done()
 	if sc.refused {
-		remove := p.bench.fault(t, linkservice.Fault{
-			ID: "refused", Kind: "topicError", Path: "mirrors:promote", Topic: p.Workload.TopicNames()[1], Status: 400, Value: "Not now",
-		})
-		defer remove()
+		defer p.refuse()()
 	}
 	if sc.point != "" {
 		what := "kill"
@@ -278,4 +274,5 @@ func (r *table) print(w io.Writer) {
 		}
 		fmt.Fprintf(w, "%-72s %-20s %-32s %-12s %s\n", l.test, l.point, l.step, l.outcome, window)
 	}
+	fmt.Fprint(w, r.cost())
 }

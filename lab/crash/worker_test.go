@@ -83,7 +83,6 @@ var forward = []string{
 // back are those of the rollback after a promotion that was refused. Clients were stopped by then: the points that a run
 // passes on its way there are tested above.
 var back = []string{
-	"Promote/after",
 	"Switch/before", "Switch/before-sent", "Switch/middle", "Switch/after", // the epoch is raised
 	"Start/before", "Start/middle", "Start/after", // consumers
 	"Lift/before", "Lift/middle", "Lift/after",
@@ -94,26 +93,47 @@ var back = []string{
 
 func TestWorkerKilledAtEveryLine(t *testing.T) {
 	for i, at := range forward {
-		each(t, i, at, scenario{})
+		each(t, i, at, scenario{}, true)
 	}
 }
 
 func TestWorkerKilledInARollback(t *testing.T) {
 	for i, at := range back {
-		each(t, i, at, scenario{refused: true})
+		each(t, i, at, scenario{refused: true}, true)
 	}
 }
 
-// each plays a scenario at a point, such as "Stop/middle 1".
-func each(t *testing.T, i int, at string, sc scenario) {
+// each plays a scenario at a point, such as "Stop/middle 1", beside others if that is wanted.
+func each(t *testing.T, i int, at string, sc scenario, parallel bool) {
 	sc.point, _, _ = strings.Cut(at, " ")
 	if strings.HasSuffix(at, " 1") {
 		sc.pass = 1
 	}
 	t.Run(fmt.Sprintf("%02d %s", i, strings.ReplaceAll(at, "/", " ")), func(t *testing.T) {
-		t.Parallel()
+		if parallel {
+			t.Parallel()
+		}
 		act(t, sc)
 	})
+}
+
+// The link refused, the worker died before it could say so, and whoever asks again cannot know that nothing was sent:
+// past that point the run never goes back (P15). It parks, and goes on when the link is mended.
+func TestWorkerKilledWithARefusalThatNobodyHeard(t *testing.T) {
+	t.Parallel()
+	p := stage(t)
+	line := results.line(t, scenario{point: "Promote/after"})
+	ctx, done := p.context()
+	defer done()
+	mend := p.refuse()
+	p.bench.order(t, "kill", "Promote/after", 0)
+	p.start(ctx)
+	p.crash(ctx, scenario{point: "Promote/after"})
+	require.NoError(t, p.Reaches(ctx, p.run.GetID(), "parked"))
+	mend()
+	p.order(ctx, workflows.UpdateRetry)
+	line.step = string(workflows.Promote)
+	p.ends(ctx, workflows.Completed, line)
 }
 
 // Nothing is under way while a run waits for people, and the worker dies all the same.
