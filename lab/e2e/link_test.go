@@ -270,3 +270,23 @@ func TestP16_ATopicBornDuringTheRun(t *testing.T) {
 	p.flows("west")
 	p.clean("west", out, second)
 }
+
+// Somebody turns ACL sync on while the fence stands, and leaves it on: it would copy the fence to the target again and
+// again, whatever is removed there. The run does not go over under it.
+func TestP05_ACLSyncThatStaysOnIsNotGoneOverUnder(t *testing.T) {
+	s := up(t, approvals(1), edited(hasty), edited(func(b *runbooks.Runbook) { b.Objectives.RTO = runbooks.Duration(time.Minute) }))
+	p := s.play(t, "orders")
+	p.flows("east")
+	before := p.look()
+	run, let := p.goesTo("acl-sync-stays-on", hold{at: workflows.Drain, keep: func(p *play) func() {
+		s.mirror(p.t, "pause", "orders.00")
+		return func() { s.mirror(p.t, "resume", "orders.00") }
+	}})
+	s.aclSync(t, before, "true")
+	let()
+	out := p.ends(run, workflows.RolledBack)
+	require.Contains(t, out.Sentence, "ACL sync")
+	p.cameBack(before, true)
+	p.flows("east")
+	p.clean("east", out)
+}

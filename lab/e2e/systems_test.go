@@ -45,7 +45,7 @@ func (p *play) look() systems {
 	defer entry.Close()
 	state, err := entry.Read(ctx)
 	require.NoError(p.t, err)
-	s.Cluster, s.Epoch, s.SwitchedBy = state.Values.Cluster, state.Epoch, state.SwitchedBy
+	s.Cluster, s.Epoch, s.SwitchedBy = state.Cluster, state.Epoch, state.SwitchedBy
 	for name, c := range state.Clients {
 		s.Desired[name] = c.Desired
 	}
