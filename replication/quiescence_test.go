@@ -57,7 +57,9 @@ func TestP07_NothingIsNotQuiet(t *testing.T) {
 }
 
 func TestHeldIsMeasuredAgainstAnEarlierLook(t *testing.T) {
-	at := func(hw, lso int64) []Ends { return []Ends{{Partition: Partition{"orders", 0}, HighWatermark: hw, LastStable: lso}} }
+	at := func(hw, lso int64) []Ends {
+		return []Ends{{Partition: Partition{"orders", 0}, HighWatermark: hw, LastStable: lso}}
+	}
 	for name, tc := range map[string]struct {
 		earlier, now []Ends
 		held         bool
