@@ -274,7 +274,7 @@ func TestP16_ATopicBornDuringTheRun(t *testing.T) {
 // Somebody turns ACL sync on while the fence stands, and leaves it on: it would copy the fence to the target again and
 // again, whatever is removed there. The run does not go over under it.
 func TestP05_ACLSyncThatStaysOnIsNotGoneOverUnder(t *testing.T) {
-	s := up(t, approvals(1), edited(hasty), edited(func(b *runbooks.Runbook) { b.Objectives.RTO = runbooks.Duration(time.Minute) }))
+	s := up(t, approvals(1), edited(hasty))
 	p := s.play(t, "orders")
 	p.flows("east")
 	before := p.look()
