@@ -1,7 +1,6 @@
 package workflows_test
 
 import (
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -16,12 +15,9 @@ import (
 const histories = "testdata/history"
 
 func TestReplay(t *testing.T) {
-	if _, err := os.Stat(histories); os.IsNotExist(err) {
-		t.Skipf("no folder %s: record histories of a lab run first", histories)
-	}
 	files, err := filepath.Glob(filepath.Join(histories, "*.json"))
 	require.NoError(t, err)
-	require.NotEmpty(t, files, "%s is there and holds no history", histories)
+	require.NotEmpty(t, files, "no history in %s: record them with `go test -tags crash ./crash -run Histories -record` in lab/", histories)
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			replayer := worker.NewWorkflowReplayer()

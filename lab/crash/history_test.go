@@ -31,6 +31,7 @@ const histories = "../../workflows/testdata/history"
 // Every way in which a run can end is recorded, and replayed with the code of today. -record keeps the histories for the
 // code of tomorrow: a change that cannot replay one of them would leave a run standing behind its fence.
 func TestHistories(t *testing.T) {
+	t.Parallel()
 	for name, tell := range map[string]func(p *play, ctx context.Context){
 		"completed":   func(p *play, ctx context.Context) { p.start(ctx) },
 		"rolled-back": rolledBack, "parked-then-retried": parkedThenRetried,

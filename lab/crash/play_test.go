@@ -29,7 +29,6 @@ const kmsgTopic = kmsg.ACLResourceTypeTopic
 
 // scenario is one crash in the life of a planned failover.
 type scenario struct {
-	name  string
 	point string // where the worker is held or killed; empty: nothing happens
 	pass  int    // how many times the point is passed first
 	// crash happens while the worker is held at the point; nil kills the worker itself there.

@@ -19,7 +19,7 @@ const away = 3 * time.Second
 // long is an outage of Temporal that outlasts every heartbeat, and the SDK's own patience.
 const long = 20 * time.Second
 
-// outage is where a server is killed while the worker is held there. The worker then goes on without it. All of them lie
+// outages are where a server is killed while the worker is held there. The worker then goes on without it. All of them lie
 // past preflight, which refuses a run when anything is away; the budgets outlast an outage of seconds, so every run
 // completes.
 var outages = map[string][]string{
@@ -45,6 +45,7 @@ var outages = map[string][]string{
 const leastSteps = 5
 
 func TestServersKilled(t *testing.T) {
+	t.Parallel()
 	for server, points := range outages {
 		t.Run(server, func(t *testing.T) {
 			t.Parallel()
@@ -60,6 +61,7 @@ func TestServersKilled(t *testing.T) {
 // The worker is in the middle of an atomic write, or of the switch window, when Temporal goes away: its context is
 // cancelled while it writes, and nobody hears how the write ended.
 func TestTemporalAway(t *testing.T) {
+	t.Parallel()
 	for i, at := range []string{
 		"Suspend/middle", "Stop/middle", "Raise/middle", "Quiesce/middle", "HandOver/middle", "HandOver/written",
 		"Promote/before-sent", "Promote/middle", "KeepMarks/middle", "Switch/before-sent", "Switch/middle", "Start/middle",

@@ -80,9 +80,10 @@ var forward = []string{
 	"Release/before 1", "Release/after 1", // runbook/<name>
 }
 
-// back are those of the rollback after a promotion that was refused. Clients were stopped by then: the points that a run
-// passes on its way there are tested above.
+// back are those of the rollback after a promotion that was refused, and before them those where a run makes what a
+// rollback must find again (P3, P4).
 var back = []string{
+	"Suspend/middle", "Raise/middle", "HandOver/middle",
 	"Switch/before", "Switch/before-sent", "Switch/middle", "Switch/after", // the epoch is raised
 	"Start/before", "Start/middle", "Start/after", // consumers
 	"Lift/before", "Lift/middle", "Lift/after",
@@ -92,12 +93,14 @@ var back = []string{
 }
 
 func TestWorkerKilledAtEveryLine(t *testing.T) {
+	t.Parallel()
 	for i, at := range forward {
 		each(t, i, at, scenario{}, true)
 	}
 }
 
 func TestWorkerKilledInARollback(t *testing.T) {
+	t.Parallel()
 	for i, at := range back {
 		each(t, i, at, scenario{refused: true}, true)
 	}
