@@ -81,7 +81,8 @@ e2e: build
 	AGAIN=3 $(TESTS) lab -count=1 -timeout 25m ./e2e/...
 
 test-crash: build
-	AGAIN=3 $(TESTS) lab -count=1 -timeout 30m -tags crash ./crash/...
+	rm -f out/crash.txt
+	AGAIN=3 $(TESTS) lab -count=1 -timeout 30m -tags crash ./crash/... || code=$$?; cat out/crash.txt; exit $${code:-0}
 
 fuzz:
 	@scripts/fuzz.sh $(FUZZTIME)

@@ -48,6 +48,9 @@ func TestMain(m *testing.M) {
 		}
 	}
 	results.print(os.Stdout)
+	if err := results.keep(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
 	os.Exit(code)
 }
 
