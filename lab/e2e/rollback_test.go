@@ -49,6 +49,7 @@ func writer(p *play) func() {
 	c, err := p.Lab.Kafka("east", "lab", kgo.ClientID("stray"), kgo.ProducerLinger(0))
 	require.NoError(p.t, err)
 	ctx, cancel := context.WithCancel(p.t.Context())
+	key := fmt.Sprintf("stray-%d", time.Now().UnixNano())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -56,7 +57,7 @@ func writer(p *play) func() {
 		defer ticks.Stop()
 		for seq := int64(1); ctx.Err() == nil; seq++ {
 			<-ticks.C
-			c.ProduceSync(ctx, &kgo.Record{Topic: "orders.01", Key: []byte(fmt.Sprintf("stray-%p", c)), Value: ledger.EncodeValue(seq, 40)})
+			c.ProduceSync(ctx, &kgo.Record{Topic: "orders.01", Key: []byte(key), Value: ledger.EncodeValue(seq, 40)})
 		}
 	}()
 	let := func() { cancel(); <-done; c.Close() }
@@ -153,9 +154,10 @@ func TestCancelledOrFailedItComesBack(t *testing.T) {
 	t.Run("P15 promote is refused by validate_only", func(t *testing.T) {
 		p := s.play(t, "orders")
 		before := p.look()
-		run, let := p.goesTo("fail-promote", hold{at: workflows.Drain, keep: func(p *play) func() {
+		run, let := p.goesTo("fail-promote", hold{at: workflows.Approve, keep: func(p *play) func() {
 			return s.linkFault(p.t, linkservice.Fault{Kind: "topicError", Path: "mirrors:promote", Topic: "orders.02", Status: 401, Value: "Not authorized"})
 		}})
+		p.order(run, workflows.UpdateApprove)
 		out := p.ends(run, workflows.RolledBack)
 		let()
 		require.Contains(t, out.Sentence, "nothing was promoted")
