@@ -115,27 +115,29 @@ const seenWithin = 5 * time.Second
 func until(ctx context.Context, deadline time.Time, every time.Duration, look func(context.Context) (done bool, waiting string, err error)) error {
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	waiting, since := "", time.Now()
+	waiting, trouble, since := "", "", time.Now()
 	for {
 		done, text, err := look(ctx)
 		switch {
 		case err == nil && done:
 			return nil
 		case err == nil:
-			waiting = text
+			waiting, trouble = text, ""
 		case errors.Is(err, errWritesOver):
 			return err
 		case final(err) && (!errors.Is(err, fault.ErrNotFound) || time.Since(since) > seenWithin):
 			return err
-		case waiting == "" || time.Until(deadline) > every: // a look that the deadline cut short knows less than the one before
+		case waiting == "":
 			waiting = err.Error()
+		case time.Until(deadline) > every: // a look that the deadline cut short says nothing
+			trouble = " (the last look failed: " + err.Error() + ")"
 		}
-		say(ctx, "waiting for %s", waiting)
+		say(ctx, "waiting for %s%s", waiting, trouble)
 		select {
 		case <-time.After(every):
 		case <-ctx.Done():
 			if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
-				return fmt.Errorf("still waiting for %s: %w", waiting, errTimeUp)
+				return fmt.Errorf("still waiting for %s%s: %w", waiting, trouble, errTimeUp)
 			}
 			return ctx.Err()
 		}

@@ -29,3 +29,17 @@ func TestTheLaggardsAreNamedThoughTheLastLookWasCutShort(t *testing.T) {
 	require.ErrorContains(t, err, "still waiting for group shipping to be empty")
 	require.Equal(t, TypeNotReady, typeOf(toApplication(err)))
 }
+
+// The system that is asked may be away at the deadline: then both are said, who was waited for and why it is not known
+// any better.
+func TestTheLaggardsAreNamedThoughTheLastLooksFailed(t *testing.T) {
+	t.Parallel()
+	looks := 0
+	err := until(t.Context(), time.Now().Add(200*time.Millisecond), 10*time.Millisecond, func(context.Context) (bool, string, error) {
+		if looks++; looks == 1 {
+			return false, "checkout: 1 of 2 instances", nil
+		}
+		return false, "", fmt.Errorf("read Consul: %w", fault.ErrUnreachable)
+	})
+	require.ErrorContains(t, err, "still waiting for checkout: 1 of 2 instances (the last look failed: read Consul")
+}
