@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -197,6 +198,9 @@ func ask(ctx context.Context, dir, method, path string) (report, error) {
 		return r, err
 	}
 	response, err := client.Do(request)
+	if method == http.MethodGet && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)) {
+		response, err = client.Do(request) // it died while it was asked: now nobody listens any more
+	}
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 			return r, fmt.Errorf("%w in %s: `lab up` starts one", errNoKeeper, dir)
