@@ -83,7 +83,7 @@ func (a *Logs) CatchUp(ctx context.Context, in CatchUpInput) (out CatchUpResult,
 		return out, err
 	}
 	err = until(ctx, in.Deadline, catchUpEvery, func(ctx context.Context) (bool, string, error) {
-		out.Behind = nil
+		var behind []replication.Outcome // the last whole look counts
 		ends, err := r.from.Ends(ctx, scope.TopicNames())
 		if err != nil {
 			return false, "", err
@@ -94,11 +94,12 @@ func (a *Logs) CatchUp(ctx context.Context, in CatchUpInput) (out CatchUpResult,
 				return false, "", wrap("read offsets of group "+group, err)
 			}
 			if n := replication.GroupLag(committed, ends); n > 0 {
-				out.Behind = append(out.Behind, replication.Outcome{Name: group, Status: replication.Pending, Reason: fmt.Sprintf("%d records behind", n)})
+				behind = append(behind, replication.Outcome{Name: group, Status: replication.Pending, Reason: fmt.Sprintf("%d records behind", n)})
 			}
 		}
-		_, text := notOK(out.Behind)
-		return len(out.Behind) == 0, text, nil
+		out.Behind = behind
+		_, text := notOK(behind)
+		return len(behind) == 0, text, nil
 	})
 	if len(out.Behind) > 0 && ctx.Err() == nil {
 		return out, nil // named in the result

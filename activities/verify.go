@@ -67,13 +67,13 @@ func (a *Verify) Target(ctx context.Context, in VerifyInput) (out VerifyResult, 
 	first := map[string]map[replication.Partition]int64{}
 	var before []replication.Ends // the first look
 	err = until(ctx, in.Deadline, verifyEvery, func(ctx context.Context) (bool, string, error) {
-		out.Problems = nil
+		var problems []string // the last whole look counts: one that the deadline cut short says nothing
 		ends, err := r.to.Ends(ctx, scope.TopicNames())
 		if err != nil {
 			return false, "", wrap("read the ends of "+in.Route.To.Name, err)
 		}
 		for _, e := range replication.Held(before, ends) {
-			out.Problems = append(out.Problems, fmt.Sprintf("%s: last stable offset %d is not the high watermark %d: a transaction is open", e.Name(), e.LastStable, e.HighWatermark))
+			problems = append(problems, fmt.Sprintf("%s: last stable offset %d is not the high watermark %d: a transaction is open", e.Name(), e.LastStable, e.HighWatermark))
 		}
 		if before == nil {
 			before = ends
@@ -83,7 +83,7 @@ func (a *Verify) Target(ctx context.Context, in VerifyInput) (out VerifyResult, 
 			return false, "", err
 		}
 		if len(denies) > 0 {
-			out.Problems = append(out.Problems, fmt.Sprintf("%d copies of the fence stand on %s, such as %s", len(denies), in.Route.To.Name, denies[0]))
+			problems = append(problems, fmt.Sprintf("%d copies of the fence stand on %s, such as %s", len(denies), in.Route.To.Name, denies[0]))
 		}
 		if out.Groups, err = groupsMove(ctx, r.to, scope.alive(), ends, first); err != nil {
 			return false, "", err
@@ -91,9 +91,10 @@ func (a *Verify) Target(ctx context.Context, in VerifyInput) (out VerifyResult, 
 		out.note(source, ends)
 		stuck, _ := notOK(out.Groups)
 		for _, g := range stuck {
-			out.Problems = append(out.Problems, fmt.Sprintf("group %s: %s", g.Name, g.Reason))
+			problems = append(problems, fmt.Sprintf("group %s: %s", g.Name, g.Reason))
 		}
-		return len(out.Problems) == 0, firstFew(out.Problems), nil
+		out.Problems = problems
+		return len(problems) == 0, firstFew(problems), nil
 	})
 	if err != nil && (len(out.Problems) == 0 || ctx.Err() != nil) {
 		return out, err
