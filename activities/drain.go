@@ -54,13 +54,6 @@ func (a *Logs) Drain(ctx context.Context, in WaitInput) (out DrainResult, err er
 	return out, err
 }
 
-// CatchUpInput names the route whose groups are to read to the end of the source before they are stopped.
-type CatchUpInput struct {
-	Guard    Guard     `json:"guard"`
-	Route    Route     `json:"route"`
-	Deadline time.Time `json:"deadline"`
-}
-
 // CatchUpResult lists groups that did not get there; that is a deviation, not a failure.
 type CatchUpResult struct {
 	Behind []replication.Outcome `json:"behind,omitempty"`
@@ -71,7 +64,7 @@ const catchUpEvery = 200 * time.Millisecond
 
 // CatchUp waits until the runbook's groups have committed up to the source's ends, or the deadline. A partition that a
 // group never committed is one it does not read.
-func (a *Logs) CatchUp(ctx context.Context, in CatchUpInput) (out CatchUpResult, err error) {
+func (a *Logs) CatchUp(ctx context.Context, in WaitInput) (out CatchUpResult, err error) {
 	ctx, _ = begin(ctx)
 	r, err := a.opened(ctx, in.Guard, in.Route)
 	if err != nil {

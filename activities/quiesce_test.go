@@ -279,7 +279,7 @@ func TestCatchUpNamesWhoIsBehind(t *testing.T) {
 	w := newWorld(t)
 	w.fill("orders", 0, 5)
 	ctx := context.Background()
-	in := CatchUpInput{Guard: w.guard(), Route: w.route(), Deadline: late()}
+	in := WaitInput{Guard: w.guard(), Route: w.route(), Deadline: late()}
 	require.NoError(t, w.as("east", admin).Commit(ctx, "billing", map[replication.Partition]int64{{Topic: "orders", Partition: 0}: 2}))
 	out, err := run[CatchUpResult](w, (*Logs)(nil).CatchUp, in)
 	require.NoError(t, err)

@@ -128,7 +128,7 @@ func TestSecretsLeaveNoActivity(t *testing.T) {
 		_ = writingActivities["Restore"](w)
 		_, _ = w.drain(time.Now().Add(300 * time.Millisecond))
 		_, _ = w.verify(time.Now().Add(300 * time.Millisecond))
-		_, _ = run[CatchUpResult](w, (*Logs)(nil).CatchUp, CatchUpInput{Guard: w.guard(), Route: w.route(), Deadline: time.Now().Add(300 * time.Millisecond)})
+		_, _ = run[CatchUpResult](w, (*Logs)(nil).CatchUp, WaitInput{Guard: w.guard(), Route: w.route(), Deadline: time.Now().Add(300 * time.Millisecond)})
 		_, _ = run[MarksResult](w, (*Mirrors)(nil).KeepMarks, MarksInput{Guard: w.guard(), Route: w.route()})
 		_, _ = run[ReadDiscoveryResult](w, (*Discovery)(nil).Read, ReadDiscoveryInput{Entries: w.runbook().Discovery})
 		_, _ = run[SwitchResult](w, (*Discovery)(nil).Align, AlignInput{Entries: w.runbook().Discovery, Deadline: time.Now().Add(300 * time.Millisecond)})

@@ -142,12 +142,6 @@ type Canary struct {
 	Skewed bool          `json:"skewed"`
 }
 
-// Entry is a value that a store keeps under a key.
-type Entry struct {
-	Key   string
-	Value []byte
-}
-
 // Partial is the error of an operation on many things of which some failed. What is not in Failed went well.
 type Partial struct {
 	Op     string

@@ -47,7 +47,7 @@ func (f *plannedFailover) stopProducers(ctx workflow.Context, until time.Time) (
 func (f *plannedFailover) stopConsumers(ctx workflow.Context, until time.Time) (string, error) {
 	if catchUp := f.book.Budgets.CatchUp.D(); catchUp > 0 {
 		by := workflow.Now(ctx).Add(catchUp)
-		in := activities.CatchUpInput{Guard: f.guard, Route: f.route, Deadline: inside(ctx, by)}
+		in := activities.WaitInput{Guard: f.guard, Route: f.route, Deadline: inside(ctx, by)}
 		out, err := perform[activities.CatchUpResult](f.engine, shortWait(ctx, by, "groups read to the end"), logs.CatchUp, in)
 		if err != nil && (isStale(err) || f.stop != nil) {
 			return "", err

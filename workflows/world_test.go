@@ -291,7 +291,7 @@ func (w *world) Drain(ctx context.Context, in activities.WaitInput) (activities.
 	return activities.DrainResult{Text: "drained"}, w.look(ctx, in)
 }
 
-func (w *world) CatchUp(ctx context.Context, in activities.CatchUpInput) (activities.CatchUpResult, error) {
+func (w *world) CatchUp(ctx context.Context, in activities.WaitInput) (activities.CatchUpResult, error) {
 	_, err := w.begin(ctx, in)
 	return activities.CatchUpResult{}, err
 }
