@@ -21,8 +21,9 @@ type activityInfo = activity.Info
 
 // fakeLink is a link as hard to live with as a real one: it accepts and does later, loses answers, hangs and refuses.
 type fakeLink struct {
-	w  *world
-	mu sync.Mutex
+	w      *world
+	prefix string
+	mu     sync.Mutex
 
 	now      replication.Syncs
 	healthy  bool
@@ -123,7 +124,7 @@ func (l *fakeLink) RestoreSyncs(ctx context.Context, before replication.Syncs, h
 	})
 }
 
-func (l *fakeLink) SealGroups(_ context.Context, groups []string) error {
+func (l *fakeLink) HoldsBack(_ context.Context, groups []string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, g := range groups {
@@ -134,15 +135,23 @@ func (l *fakeLink) SealGroups(_ context.Context, groups []string) error {
 	return nil
 }
 
-func (l *fakeLink) UnsealGroups(context.Context, []string) error { return nil }
-func (l *fakeLink) StopIsFinal() bool                            { return true }
+func (l *fakeLink) StopIsFinal() bool { return true }
 
-func (l *fakeLink) Translate(_ context.Context, _ string, committed []replication.Translated) ([]replication.Translated, error) {
-	out := slices.Clone(committed)
-	for i := range out {
-		out[i].Target, out[i].Proof = out[i].Source, replication.ProofExact
+func (l *fakeLink) Advice(context.Context) ([]replication.Advice, error)   { return nil, nil }
+func (l *fakeLink) Prefix() string                                         { return l.prefix }
+func (l *fakeLink) Denials(replication.Denial, []string) []replication.ACL { return nil }
+
+func (l *fakeLink) Translate(_ context.Context, groups []replication.GroupOffsets) ([]replication.GroupOffsets, error) {
+	for _, g := range groups {
+		for i := range g.Offsets {
+			g.Offsets[i].Target, g.Offsets[i].Proof = g.Offsets[i].Source, replication.ProofExact
+		}
 	}
-	return out, nil
+	return groups, nil
+}
+
+func (l *fakeLink) LastKnown(_ context.Context, onTarget []replication.GroupOffsets) ([]replication.GroupOffsets, error) {
+	return onTarget, nil
 }
 
 func (l *fakeLink) Synced(_ replication.Syncs, groups []string) (list []replication.Outcome) {

@@ -79,19 +79,14 @@ func (a *Groups) HandOver(ctx context.Context, in HandOverInput) (out HandOverRe
 		return out, err
 	}
 	defer cancel()
-	if err := r.link.SealGroups(wctx, groups); err != nil {
+	if err := deny(wctx, r, in.Guard.Run, replication.DenyGroups, groups); err != nil {
+		return out, err
+	}
+	if err := r.link.HoldsBack(wctx, groups); err != nil {
 		return out, wrap("keep the link from writing the groups' offsets", err)
 	}
-	handed := make([][]ReadBack, len(groups))
-	var g errgroup.Group
-	g.SetLimit(groupsAtOnce)
-	for i, group := range groups {
-		g.Go(func() (err error) {
-			handed[i], err = handOver(wctx, r, group, scope.Reads[group], target, in.Groups.WithoutCommit)
-			return wrap("hand over group "+group, err)
-		})
-	}
-	if err := g.Wait(); err != nil {
+	handed, err := handOver(wctx, r, groups, scope.Reads, target, in.Groups.WithoutCommit)
+	if err != nil {
 		return out, err
 	}
 	entries := map[string]any{}
@@ -312,32 +307,55 @@ func members(list []replication.Member) string {
 	return strings.Join(names, ", ")
 }
 
-// handOver writes one group's offsets on the target, for every partition of every topic it reads, and reads them back.
-// A topic that it only subscribed to counts as read (P24).
-func handOver(ctx context.Context, r *route, group string, reads []string, target []replication.Ends, withoutCommit string) ([]ReadBack, error) {
-	committed, err := r.from.Committed(ctx, group)
-	if err != nil {
-		return nil, wrap("read its offsets", err)
-	}
-	translated, err := r.link.Translate(ctx, group, replication.Committed(committed, target, reads...))
-	if err != nil {
-		return nil, wrap("translate its offsets", err)
-	}
-	final, err := replication.Place(translated, target, withoutCommit)
+// handOver writes the groups' offsets on the target, for every partition of every topic that each reads, and reads them
+// back. A topic that a group only subscribed to counts as read (P24). All are translated in one pass.
+func handOver(ctx context.Context, r *route, groups []string, reads map[string][]string, target []replication.Ends, withoutCommit string) ([][]ReadBack, error) {
+	stand := make([]replication.GroupOffsets, len(groups))
+	err := each(groups, func(i int, group string) error {
+		committed, err := r.from.Committed(ctx, group)
+		stand[i] = replication.GroupOffsets{Group: group, Offsets: replication.Committed(committed, target, reads[group]...)}
+		return wrap("read the offsets of group "+group, err)
+	})
 	if err != nil {
 		return nil, err
 	}
+	translated, err := r.link.Translate(ctx, stand)
+	if err != nil {
+		return nil, wrap("translate the groups' offsets", err)
+	}
+	handed := make([][]ReadBack, len(groups))
+	return handed, each(groups, func(i int, group string) error {
+		final, err := replication.Place(translated[i].Offsets, target, withoutCommit)
+		if err == nil {
+			handed[i], err = commit(ctx, r.to, group, final)
+		}
+		return wrap("hand over group "+group, err)
+	})
+}
+
+// each does the same for groups side by side, at most groupsAtOnce; the error is that of the first that failed.
+func each(groups []string, do func(i int, group string) error) error {
+	var g errgroup.Group
+	g.SetLimit(groupsAtOnce)
+	for i, group := range groups {
+		g.Go(func() error { return do(i, group) })
+	}
+	return g.Wait()
+}
+
+// commit writes the offsets of one group and reads them back.
+func commit(ctx context.Context, to Kafka, group string, final []replication.Translated) ([]ReadBack, error) {
 	want := make(map[replication.Partition]int64, len(final))
 	for _, t := range final {
 		want[t.Partition] = t.Target
 	}
-	if err := r.to.Commit(ctx, group, want); err != nil {
+	if err := to.Commit(ctx, group, want); err != nil {
 		if errors.Is(err, fault.ErrConflict) {
 			err = fault.Hint(err, "a group of this name has members on the target: a group is unique over both clusters")
 		}
 		return nil, wrap("write its offsets", err)
 	}
-	got, err := r.to.Committed(ctx, group)
+	got, err := to.Committed(ctx, group)
 	if err != nil {
 		return nil, wrap("read its offsets back", err)
 	}

@@ -63,6 +63,7 @@ func (o Outside) open(ctx context.Context, r Route) (*route, error) {
 		return nil, err
 	}
 	out.records = recordsOf(out.from, out.to)
+	out.to = renamed(out.to, out.link.Prefix())
 	return out, nil
 }
 

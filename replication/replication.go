@@ -154,6 +154,30 @@ type Translated struct {
 	Proof  string `json:"proof"` // exact, or in words how far off
 }
 
+// GroupOffsets are where one group stands, and where it goes on.
+type GroupOffsets struct {
+	Group   string       `json:"group"`
+	Offsets []Translated `json:"offsets"`
+}
+
+// Denial is a right that ACLs on the target take from a link.
+type Denial string
+
+// What a link can be denied (P5, P10).
+const (
+	DenySyncs  Denial = "syncs"  // its administration of the cluster: no ACL is copied, no topic created
+	DenyGroups Denial = "groups" // to write offsets of the named groups
+	DenyTopics Denial = "topics" // to write to the named topics, or to change them: the seal
+)
+
+// Advice is what a backend finds about its own configuration, for preflight. Level is ok, warning or problem.
+type Advice struct {
+	Check string `json:"check"`
+	Level string `json:"level"`
+	Means string `json:"means"`
+	Do    string `json:"do,omitempty"`
+}
+
 // Link is a replication backend as activities see it: Cluster Linking or MirrorMaker 2. Every method asks or does one
 // thing, obeys its context and returns the sentinel errors of package fault. A request accepted is not a thing done:
 // callers read the state until it is what was asked for.
@@ -168,12 +192,21 @@ type Link interface {
 	// same before and held: what another workload changed meanwhile stays (P3). While keepACLsOff is set ACL sync stays
 	// off, filters kept.
 	RestoreSyncs(ctx context.Context, before Syncs, held Suspension, keepACLsOff bool) error
-	// SealGroups makes sure that the link can no longer write offsets of the groups; a no-op where suspension did that.
-	SealGroups(ctx context.Context, groups []string) error
-	// UnsealGroups takes SealGroups back.
-	UnsealGroups(ctx context.Context, groups []string) error
-	// Translate says where a group continues on the target for each committed offset on the source.
-	Translate(ctx context.Context, group string, committed []Translated) ([]Translated, error)
+	// Advice is what the link's own configuration means for a run; preflight shows it.
+	Advice(ctx context.Context) ([]Advice, error)
+	// Prefix is what the target puts before the name of a mirrored topic; empty where mirrors keep their names.
+	Prefix() string
+	// Denials are the ACLs on the target that take the link a right. None where the backend has
+	// calls of its own for it. Names are the source's. Callers own them, read them back from every broker and lift them again (P4, P6).
+	Denials(what Denial, names []string) []ACL
+	// HoldsBack makes sure that the suspension keeps the link from writing offsets of the groups; fault.ErrNotReady names
+	// those that it still writes. It asks nothing of a link whose Denials do that.
+	HoldsBack(ctx context.Context, groups []string) error
+	// Translate says where groups go on on the target for each committed offset on the source, all in one pass.
+	Translate(ctx context.Context, groups []GroupOffsets) ([]GroupOffsets, error)
+	// LastKnown says where groups go on by what the link itself has brought over, when the source cannot be read. onTarget
+	// is what the target holds for them now, for every partition that counts; Target stays Unknown where nothing came.
+	LastKnown(ctx context.Context, onTarget []GroupOffsets) ([]GroupOffsets, error)
 	// Synced says which of the groups the link's offset sync covers with these settings: an outcome per group.
 	Synced(s Syncs, groups []string) []Outcome
 	// Drained compares what the target has with the source's ends: an outcome per partition, OK when all is there.

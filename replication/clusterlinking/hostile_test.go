@@ -309,7 +309,7 @@ func TestConfigsOfOlderServices(t *testing.T) {
 		_, _ = io.WriteString(w, `{"data":[]}`)
 		return true
 	}
-	require.Error(t, l.SealGroups(t.Context(), []string{"g"})) // settings that are not told are not "off"
+	require.Error(t, l.HoldsBack(t.Context(), []string{"g"})) // settings that are not told are not "off"
 }
 
 func TestJudge(t *testing.T) {

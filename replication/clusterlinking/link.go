@@ -216,16 +216,49 @@ func millis(c wireConfig) time.Duration {
 }
 
 // Translate is the identity: mirrors keep offsets.
-func (l *Link) Translate(_ context.Context, _ string, committed []replication.Translated) ([]replication.Translated, error) {
-	out := slices.Clone(committed)
-	for i := range out {
-		out[i].Target, out[i].Proof = out[i].Source, "exact"
-		if out[i].Source < 0 {
-			out[i].Source, out[i].Target, out[i].Proof = replication.Unknown, replication.Unknown, "no commit on the source"
+func (l *Link) Translate(_ context.Context, groups []replication.GroupOffsets) ([]replication.GroupOffsets, error) {
+	out := make([]replication.GroupOffsets, len(groups))
+	for i, g := range groups {
+		out[i] = replication.GroupOffsets{Group: g.Group, Offsets: slices.Clone(g.Offsets)}
+		for j := range out[i].Offsets {
+			o := &out[i].Offsets[j]
+			o.Target, o.Proof = o.Source, replication.ProofExact
+			if o.Source < 0 {
+				o.Source, o.Target, o.Proof = replication.Unknown, replication.Unknown, "no commit on the source"
+			}
 		}
 	}
 	return out, nil
 }
+
+// LastKnown is what offset sync wrote: commits on the target, at the source's own offsets. How far behind a group they
+// are nobody can say without the source.
+func (l *Link) LastKnown(_ context.Context, onTarget []replication.GroupOffsets) ([]replication.GroupOffsets, error) {
+	out := make([]replication.GroupOffsets, len(onTarget))
+	for i, g := range onTarget {
+		out[i] = replication.GroupOffsets{Group: g.Group, Offsets: slices.Clone(g.Offsets)}
+		for j := range out[i].Offsets {
+			o := &out[i].Offsets[j]
+			o.Source, o.Proof = o.Target, ProofSynced
+			if o.Target < 0 {
+				o.Source, o.Target, o.Proof = replication.Unknown, replication.Unknown, "offset sync has brought no commit"
+			}
+		}
+	}
+	return out, nil
+}
+
+// ProofSynced is how sure an offset is that the link had synced before the source was lost.
+const ProofSynced = "as synced by the link before the source was lost"
+
+// Advice is empty: what a link's configuration means is in its Status.
+func (l *Link) Advice(context.Context) ([]replication.Advice, error) { return nil, nil }
+
+// Prefix is empty: a run asks for mirrors under their sources' names.
+func (l *Link) Prefix() string { return "" }
+
+// Denials are none: a promoted topic is its own seal, and syncs are suspended by the link's settings.
+func (l *Link) Denials(replication.Denial, []string) []replication.ACL { return nil }
 
 // Drained compares the target's high watermarks with the source's. The link's own lag plays no part.
 func (l *Link) Drained(ctx context.Context, source []replication.Ends) ([]replication.Outcome, error) {

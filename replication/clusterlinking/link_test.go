@@ -98,7 +98,7 @@ func TestP03_SuspendAndRestore(t *testing.T) {
 				require.NoError(t, l.SuspendSyncs(t.Context(), st.Syncs, held))
 				require.NotEqual(t, "true", s.configs[aclKeys.enable])
 				require.False(t, s.configs[offsetKeys.enable] == "true" && GroupSynced(s.configs[offsetKeys.filter], "billing"))
-				require.NoError(t, l.SealGroups(t.Context(), held.Groups))
+				require.NoError(t, l.HoldsBack(t.Context(), held.Groups))
 			}
 			require.NoError(t, l.RestoreSyncs(t.Context(), st.Syncs, held, true))
 			require.NotEqual(t, "true", s.configs[aclKeys.enable])
@@ -123,7 +123,7 @@ func TestP03_AnotherRunbookOnTheLinkKeepsItsOwn(t *testing.T) {
 
 	require.NoError(t, l.RestoreSyncs(t.Context(), first.Syncs, held, false))
 	require.True(t, GroupSynced(s.configs[offsetKeys.filter], "billing"))
-	require.NoError(t, l.SealGroups(t.Context(), other.Groups))
+	require.NoError(t, l.HoldsBack(t.Context(), other.Groups))
 	require.NoError(t, l.RestoreSyncs(t.Context(), second.Syncs, other, false))
 	require.Equal(t, all, s.configs[offsetKeys.filter])
 }
@@ -145,14 +145,14 @@ func TestSuspendIsNotDoneUntilItIsRead(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
-func TestSealGroupsNamesWhatIsStillSynced(t *testing.T) {
+func TestHoldsBackNamesWhatIsStillSynced(t *testing.T) {
 	s, l := newService(t)
 	set(s)
-	err := l.SealGroups(t.Context(), []string{"billing"})
+	err := l.HoldsBack(t.Context(), []string{"billing"})
 	require.ErrorIs(t, err, fault.ErrNotReady)
 	require.ErrorContains(t, err, "billing")
 	s.configs[offsetKeys.filter] = "nonsense"
-	require.ErrorIs(t, l.SealGroups(t.Context(), []string{"billing"}), fault.ErrInvalid)
+	require.ErrorIs(t, l.HoldsBack(t.Context(), []string{"billing"}), fault.ErrInvalid)
 }
 
 func TestMirrors(t *testing.T) {
@@ -247,9 +247,24 @@ func TestDrained(t *testing.T) {
 
 func TestTranslate(t *testing.T) {
 	_, l := newService(t)
-	out, err := l.Translate(t.Context(), "billing", []replication.Translated{{Source: 42}, {Source: replication.Unknown, Target: 9}})
+	out, err := l.Translate(t.Context(), []replication.GroupOffsets{
+		{Group: "billing", Offsets: []replication.Translated{{Source: 42}, {Source: replication.Unknown, Target: 9}}},
+	})
 	require.NoError(t, err)
-	require.Equal(t, []replication.Translated{{Source: 42, Target: 42, Proof: "exact"}, {Source: -1, Target: -1, Proof: "no commit on the source"}}, out)
+	require.Equal(t, []replication.GroupOffsets{{Group: "billing", Offsets: []replication.Translated{
+		{Source: 42, Target: 42, Proof: "exact"}, {Source: -1, Target: -1, Proof: "no commit on the source"},
+	}}}, out)
+}
+
+func TestLastKnownIsWhatTheSyncWrote(t *testing.T) {
+	_, l := newService(t)
+	out, err := l.LastKnown(t.Context(), []replication.GroupOffsets{
+		{Group: "billing", Offsets: []replication.Translated{{Target: 42, Source: replication.Unknown}, {Target: replication.Unknown}}},
+	})
+	require.NoError(t, err)
+	require.Equal(t, int64(42), out[0].Offsets[0].Source)
+	require.Equal(t, ProofSynced, out[0].Offsets[0].Proof)
+	require.Equal(t, replication.Unknown, out[0].Offsets[1].Target) // nothing came: the runbook decides, not zero
 }
 
 func TestSynced(t *testing.T) {

@@ -189,12 +189,12 @@ func names(changes []ConfigChange) string {
 	return strings.Join(ns, ", ")
 }
 
-// SealGroups changes nothing: the suspension has excluded the groups. It reads that they are, and returns
-// fault.ErrNotReady naming those that the link would still write.
-func (l *Link) SealGroups(ctx context.Context, groups []string) error {
+// HoldsBack reads that the suspension has excluded the groups, and returns fault.ErrNotReady naming those that the link
+// would still write.
+func (l *Link) HoldsBack(ctx context.Context, groups []string) error {
 	now, err := l.readSyncs(ctx)
 	if err != nil {
-		return fmt.Errorf("seal groups: %w", err)
+		return fmt.Errorf("held-back groups: %w", err)
 	}
 	if !now.Offsets.Enabled {
 		return nil
@@ -203,20 +203,17 @@ func (l *Link) SealGroups(ctx context.Context, groups []string) error {
 	for _, g := range groups {
 		synced, err := passes(now.Offsets.Filter, groupFilters, g)
 		if err != nil {
-			return fmt.Errorf("seal groups: %s: %w", offsetKeys.filter, err)
+			return fmt.Errorf("held-back groups: %s: %w", offsetKeys.filter, err)
 		}
 		if synced {
 			open = append(open, g)
 		}
 	}
 	if len(open) > 0 {
-		return fault.Hint(fmt.Errorf("seal groups: %w: link %s still syncs the offsets of %s", fault.ErrNotReady, l.name, strings.Join(open, ", ")), "suspend the syncs again; another writer may have changed %s", offsetKeys.filter)
+		return fault.Hint(fmt.Errorf("held-back groups: %w: link %s still syncs the offsets of %s", fault.ErrNotReady, l.name, strings.Join(open, ", ")), "suspend the syncs again; another writer may have changed %s", offsetKeys.filter)
 	}
 	return nil
 }
-
-// UnsealGroups changes nothing: RestoreSyncs takes the excludes out.
-func (l *Link) UnsealGroups(context.Context, []string) error { return nil }
 
 // Synced says which groups the offset sync covers: OK, or Failed with the reason.
 func (l *Link) Synced(s replication.Syncs, groups []string) []replication.Outcome {
