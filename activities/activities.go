@@ -41,6 +41,8 @@ type Route struct {
 	From Site          `json:"from"`
 	To   Site          `json:"to"`
 	Link runbooks.Link `json:"link"`
+	// SourceLost lets activities go on without an answer from From; what needs one says that it has none.
+	SourceLost bool `json:"sourceLost,omitempty"`
 }
 
 // Acted is part of the result of every activity that changes something. Attempt > 1 means that an earlier attempt was
