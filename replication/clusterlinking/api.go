@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"switchback/internal/fault"
+	"switchback/internal/rest"
 	"switchback/internal/secret"
 	"switchback/replication"
 )
@@ -124,7 +125,7 @@ func (c *Client) link(ctx context.Context, link string) (wireLink, error) {
 		return w, fmt.Errorf("read link %s: %w", link, err)
 	}
 	if string(w.Name) != link {
-		return w, fmt.Errorf("read link %s: %w: it names another link, %q", link, errMalformed, plain(string(w.Name), nil))
+		return w, fmt.Errorf("read link %s: %w: it names another link, %q", link, rest.ErrMalformed, rest.Plain(string(w.Name), nil))
 	}
 	return w, nil
 }
@@ -163,8 +164,8 @@ func (c *Client) AlterConfigs(ctx context.Context, link string, changes []Config
 		}
 		in.Data = append(in.Data, it)
 	}
-	err := c.send(ctx, writes, http.MethodPut, linkPath(link, "/configs:alter"), nil, in, nil)
-	if e, ok := asError(err); ok && (e.Status == http.StatusNotFound || e.Status == http.StatusMethodNotAllowed) {
+	err := c.send(ctx, rest.Writing, http.MethodPut, linkPath(link, "/configs:alter"), nil, in, nil)
+	if e, ok := rest.AsError(err); ok && (e.Status == http.StatusNotFound || e.Status == http.StatusMethodNotAllowed) {
 		err = c.alterEach(ctx, link, changes)
 	}
 	if err != nil {
@@ -180,13 +181,13 @@ func (c *Client) alterEach(ctx context.Context, link string, changes []ConfigCha
 	one := func(ch ConfigChange) error {
 		path := linkPath(link, "/configs/"+url.PathEscape(ch.Name))
 		if ch.Reset {
-			return c.send(ctx, writes, http.MethodDelete, path, nil, nil, nil)
+			return c.send(ctx, rest.Writing, http.MethodDelete, path, nil, nil, nil)
 		}
-		return c.send(ctx, writes, http.MethodPut, path, nil, map[string]string{"value": ch.Value}, nil)
+		return c.send(ctx, rest.Writing, http.MethodPut, path, nil, map[string]string{"value": ch.Value}, nil)
 	}
 	for _, ch := range changes {
 		err := one(ch)
-		if e, ok := asError(err); ok && e.Status == http.StatusBadRequest && len(changes) > 1 {
+		if e, ok := rest.AsError(err); ok && e.Status == http.StatusBadRequest && len(changes) > 1 {
 			again = append(again, ch)
 			continue
 		}
@@ -228,7 +229,7 @@ func (c *Client) Mirror(ctx context.Context, link, topic string) (replication.Mi
 		return replication.Mirror{}, fmt.Errorf("read mirror %s of link %s: %w", topic, link, err)
 	}
 	if string(w.Topic) != topic {
-		return replication.Mirror{}, fmt.Errorf("read mirror %s: %w: it names another topic", topic, errMalformed)
+		return replication.Mirror{}, fmt.Errorf("read mirror %s: %w: it names another topic", topic, rest.ErrMalformed)
 	}
 	return w.mirror(), nil
 }
@@ -240,9 +241,9 @@ func (c *Client) Alter(ctx context.Context, link string, a Action, topics []stri
 	if len(topics) == 0 || slices.Contains(topics, "") {
 		return nil, invalid("no mirror topics named", "name each topic")
 	}
-	q, eff := url.Values{"validate_only": {strconv.FormatBool(validateOnly)}}, writes
+	q, eff := url.Values{"validate_only": {strconv.FormatBool(validateOnly)}}, rest.Writing
 	if validateOnly {
-		eff = reads
+		eff = rest.Reading
 	}
 	if a == ActionTruncate {
 		q.Set("include_partition_level_truncation_data", "true")
@@ -261,7 +262,7 @@ func (c *Client) Alter(ctx context.Context, link string, a Action, topics []stri
 
 func (c *Client) altered(w wireAltered) Altered {
 	a := Altered{
-		Topic: string(w.Topic), Code: int(w.Code.or(0)), Message: plain(string(w.Message), c.secrets),
+		Topic: string(w.Topic), Code: int(w.Code.or(0)), Message: c.rest.Plain(string(w.Message)),
 		Accepted:  !w.Code.garbage && w.Code.or(0) == 0 && w.Message == "",
 		Truncated: max(w.Truncated.or(replication.Unknown), replication.Unknown),
 	}
@@ -287,7 +288,7 @@ func (c *Client) CreateLink(ctx context.Context, l NewLink) error {
 		ID          string      `json:"cluster_link_id,omitempty"`
 		Configs     []wireEntry `json:"configs,omitempty"`
 	}{l.SourceCluster, l.DestinationCluster, l.RemoteCluster, l.LinkID, entries}
-	if err := c.send(ctx, effect(!l.ValidateOnly), http.MethodPost, "/links", q, in, nil, secrets...); err != nil {
+	if err := c.send(ctx, rest.Effect(!l.ValidateOnly), http.MethodPost, "/links", q, in, nil, secrets...); err != nil {
 		return fmt.Errorf("create link %s: %w", l.Name, err)
 	}
 	return nil
@@ -299,7 +300,7 @@ func (c *Client) DeleteLink(ctx context.Context, link string, force, validateOnl
 		return invalid("the link has no name", "name it")
 	}
 	q := url.Values{"force": {strconv.FormatBool(force)}, "validate_only": {strconv.FormatBool(validateOnly)}}
-	if err := c.send(ctx, effect(!validateOnly), http.MethodDelete, linkPath(link, ""), q, nil, nil); err != nil {
+	if err := c.send(ctx, rest.Effect(!validateOnly), http.MethodDelete, linkPath(link, ""), q, nil, nil); err != nil {
 		return fmt.Errorf("delete link %s: %w", link, err)
 	}
 	return nil
@@ -317,7 +318,7 @@ func (c *Client) CreateMirror(ctx context.Context, link string, m NewMirror) err
 	if m.Topic == m.SourceTopic {
 		in.Topic = "" // older services do not know the field
 	}
-	if err := c.send(ctx, writes, http.MethodPost, linkPath(link, "/mirrors"), nil, in, nil, secrets...); err != nil {
+	if err := c.send(ctx, rest.Writing, http.MethodPost, linkPath(link, "/mirrors"), nil, in, nil, secrets...); err != nil {
 		return fmt.Errorf("create mirror of %s: %w", m.SourceTopic, err)
 	}
 	return nil
@@ -328,7 +329,7 @@ func (c *Client) DeleteTopic(ctx context.Context, topic string) error {
 	if badSegment(topic) {
 		return invalid(fmt.Sprintf("%q is no topic", topic), "name the topic")
 	}
-	if err := c.send(ctx, writes, http.MethodDelete, "/topics/"+url.PathEscape(topic), nil, nil, nil); err != nil {
+	if err := c.send(ctx, rest.Writing, http.MethodDelete, "/topics/"+url.PathEscape(topic), nil, nil, nil); err != nil {
 		return fmt.Errorf("delete topic %s: %w", topic, err)
 	}
 	return nil

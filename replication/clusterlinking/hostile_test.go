@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -19,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"switchback/internal/fault"
+	"switchback/internal/rest"
 	"switchback/internal/secret"
 	"switchback/replication"
 )
@@ -45,17 +45,12 @@ func TestAnswersBecomeSentinels(t *testing.T) {
 		{503, 50003, "", fault.ErrUnreachable, fault.ErrUnclear},
 		{504, 0, "", fault.ErrUnreachable, fault.ErrUnclear},
 	} {
-		for eff, want := range map[effect]error{reads: tc.read, writes: tc.write} {
-			err := answerError(eff, tc.status, tc.code, tc.message)
-			require.ErrorIs(t, err, want, "%+v", tc)
-			require.NotEmpty(t, fault.HintOf(err))
+		for eff, want := range map[rest.Effect]error{rest.Reading: tc.read, rest.Writing: tc.write} {
+			hint, kind := sentinel(eff, tc.status, tc.code, tc.message)
+			require.ErrorIs(t, kind, want, "%+v", tc)
+			require.NotEmpty(t, hint)
 		}
 	}
-	broken := errors.New("connection reset by peer")
-	require.ErrorIs(t, transportError(t.Context(), writes, true, broken), fault.ErrUnclear)
-	require.ErrorIs(t, transportError(t.Context(), writes, false, broken), fault.ErrUnreachable)
-	require.ErrorIs(t, transportError(t.Context(), reads, true, broken), fault.ErrUnreachable)
-	require.ErrorIs(t, transportError(t.Context(), writes, true, errMalformed), fault.ErrUnclear)
 }
 
 func TestErrorsShowNoCredentials(t *testing.T) {
@@ -108,7 +103,7 @@ func TestReadsAreRepeatedAndWritesNever(t *testing.T) {
 	_, err = l.Mirrors(t.Context())
 	require.ErrorIs(t, err, fault.ErrUnreachable)
 	require.ErrorContains(t, err, "busy")
-	require.Len(t, s.calls, retryMax+1)
+	require.Len(t, s.calls, rest.RetryMax+1)
 	s.calls = nil
 	err = l.Client().AlterConfigs(t.Context(), "east/west", []ConfigChange{{Name: "a", Reset: true}})
 	require.ErrorIs(t, err, fault.ErrUnclear)
@@ -229,9 +224,9 @@ func TestHostileAnswersNeitherHangNorPanic(t *testing.T) {
 			l, err := New(Config{REST: srv.URL, ClusterID: "c", Link: "l"})
 			require.NoError(t, err)
 			defer l.Close()
-			l.client.limit = 1 << 21
-			l.client.http.Timeout = 150 * time.Millisecond
-			l.client.reads.RetryWaitMin, l.client.reads.RetryWaitMax = time.Millisecond, time.Millisecond
+			l.client.rest.Limit = 1 << 21
+			l.client.rest.HTTP.Timeout = 150 * time.Millisecond
+			l.client.rest.Reads.RetryWaitMin, l.client.rest.Reads.RetryWaitMax = time.Millisecond, time.Millisecond
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 			defer cancel()
 			_, err = l.Mirrors(ctx)
@@ -264,7 +259,7 @@ func TestAThousandTopicsOfAHundredPartitionsFit(t *testing.T) {
 		b.WriteString(`]}`)
 	}
 	b.WriteString(`]}`)
-	require.Less(t, b.Len(), maxAnswer/4)
+	require.Less(t, b.Len(), rest.MaxAnswer/4)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, b.String()) }))
 	defer srv.Close()
 	l, err := New(Config{REST: srv.URL, ClusterID: "c", Link: "l"})
@@ -347,7 +342,7 @@ func FuzzMirrors(f *testing.F) {
 		var a list[wireAltered]
 		_ = json.Unmarshal(b, &a)
 		for _, w := range a.items {
-			(&Client{}).altered(w)
+			(&Client{rest: rest.New(rest.Config{})}).altered(w)
 		}
 	})
 }

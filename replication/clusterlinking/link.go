@@ -2,8 +2,8 @@
 //
 // Start with link.go, what activities see. syncs.go suspends and restores offset sync, ACL sync and auto-create, with
 // filters.go as its pure core; stop.go promotes and fails over. Below them api.go has one method for each request of
-// the service, client.go carries requests (reads are repeated, writes never), wire.go decodes tolerantly and errors.go
-// is the one place where the service's words become the sentinels of package fault.
+// the service, wire.go decodes tolerantly, and client.go is the one place where the service's words become the sentinels of
+// package fault; requests are carried by package rest (reads are repeated, writes never).
 package clusterlinking
 
 import (
@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"switchback/internal/rest"
 	"switchback/internal/secret"
 	"switchback/replication"
 )
@@ -138,7 +139,7 @@ func health(w wireLink, mode string, configs map[string]wireConfig) (why []strin
 	switch w.State {
 	case "", "ACTIVE", "AVAILABLE":
 	default:
-		why = append(why, "the link is "+plain(string(w.State), nil))
+		why = append(why, "the link is "+rest.Plain(string(w.State), nil))
 	}
 	if w.Error != "" && w.Error != "NO_ERROR" || w.ErrorMessage != "" {
 		why = append(why, reasons([]wireError{{w.Error, w.ErrorMessage}})...)
@@ -175,7 +176,7 @@ func (l *Link) healthByMirrors(ctx context.Context) (why []string, err error) {
 }
 
 func task(t wireTask) replication.Outcome {
-	o := replication.Outcome{Name: string(t.Name), Status: replication.Unclear, Reason: strings.ToLower(plain(string(t.State), nil))}
+	o := replication.Outcome{Name: string(t.Name), Status: replication.Unclear, Reason: strings.ToLower(rest.Plain(string(t.State), nil))}
 	switch t.State {
 	case "ACTIVE":
 		o.Status, o.Reason = replication.OK, ""

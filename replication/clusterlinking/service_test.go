@@ -101,7 +101,7 @@ func newService(t *testing.T) (*service, *Link) {
 	require.NoError(t, err)
 	t.Cleanup(l.Close)
 	l.poll, l.settle = time.Millisecond, 20*time.Millisecond
-	l.client.reads.RetryWaitMin, l.client.reads.RetryWaitMax = time.Millisecond, 2*time.Millisecond
+	l.client.rest.Reads.RetryWaitMin, l.client.rest.Reads.RetryWaitMax = time.Millisecond, 2*time.Millisecond
 	return s, l
 }
 

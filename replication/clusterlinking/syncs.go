@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"switchback/internal/fault"
+	"switchback/internal/rest"
 	"switchback/replication"
 )
 
@@ -45,7 +46,7 @@ func (l *Link) readSyncs(ctx context.Context) (replication.Syncs, error) {
 	}
 	for _, k := range []string{offsetKeys.enable, aclKeys.enable} {
 		if _, ok := configs[k]; !ok {
-			return replication.Syncs{}, fault.Hint(fmt.Errorf("read the configuration of link %s: %w: %s is missing", l.name, errMalformed, k), "Switchback's principal may lack DESCRIBE_CONFIGS, or the service is too old")
+			return replication.Syncs{}, fault.Hint(fmt.Errorf("read the configuration of link %s: %w: %s is missing", l.name, rest.ErrMalformed, k), "Switchback's principal may lack DESCRIBE_CONFIGS, or the service is too old")
 		}
 	}
 	return syncsOf(configs), nil

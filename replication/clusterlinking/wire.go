@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"switchback/internal/rest"
 	"switchback/replication"
 )
 
@@ -194,7 +195,7 @@ func (w wireMirror) mirror() replication.Mirror {
 	switch w.Error {
 	case "", "NO_ERROR", "NOT_SET":
 	default:
-		why = append(why, plain(string(w.Error), nil))
+		why = append(why, rest.Plain(string(w.Error), nil))
 	}
 	m.Reason = strings.Join(append(why, reasons(w.Transition)...), "; ")
 	return m
@@ -203,7 +204,7 @@ func (w wireMirror) mirror() replication.Mirror {
 func reasons(errs []wireError) (out []string) {
 	for _, e := range errs {
 		if e.Code != "" && e.Code != "NO_ERROR" || e.Message != "" {
-			out = append(out, strings.Trim(plain(string(e.Code), nil)+": "+plain(string(e.Message), nil), ": "))
+			out = append(out, strings.Trim(rest.Plain(string(e.Code), nil)+": "+rest.Plain(string(e.Message), nil), ": "))
 		}
 	}
 	return out
