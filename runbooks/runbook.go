@@ -95,15 +95,19 @@ type ClusterLinking struct {
 	AcceptTxns  bool      `yaml:"acceptTransactions,omitempty" json:"acceptTransactions,omitempty"`            // P19: named acceptance
 }
 
-// MirrorMaker reaches MirrorMaker 2 on Kafka Connect.
+// MirrorMaker reaches MirrorMaker 2 on Kafka Connect, through the REST interface of any of its workers.
 type MirrorMaker struct {
-	Connect    []string          `yaml:"connect" json:"connect" jsonschema:"required"`
-	Source     string            `yaml:"source" json:"source" jsonschema:"required"`
-	Checkpoint string            `yaml:"checkpoint,omitempty" json:"checkpoint,omitempty"`
-	Heartbeat  string            `yaml:"heartbeat,omitempty" json:"heartbeat,omitempty"`
-	Alias      map[string]string `yaml:"alias" json:"alias" jsonschema:"required"`
-	Policy     string            `yaml:"policy" json:"policy" jsonschema:"required,enum=identity,enum=default"` // identity or default
-	Principals Principals        `yaml:"principals" json:"principals" jsonschema:"required"`
+	Connect     []string          `yaml:"connect" json:"connect" jsonschema:"required"`       // https://host:port of each worker
+	Credentials SecretRef         `yaml:"credentials,omitempty" json:"credentials,omitempty"` // HTTP basic: username, password
+	CA          string            `yaml:"ca,omitempty" json:"ca,omitempty"`                   // PEM files on the worker
+	Cert        string            `yaml:"cert,omitempty" json:"cert,omitempty"`               // a client certificate, where Connect asks for one
+	Key         string            `yaml:"key,omitempty" json:"key,omitempty"`
+	Source      string            `yaml:"source" json:"source" jsonschema:"required"` // names of connectors
+	Checkpoint  string            `yaml:"checkpoint,omitempty" json:"checkpoint,omitempty"`
+	Heartbeat   string            `yaml:"heartbeat,omitempty" json:"heartbeat,omitempty"`
+	Alias       map[string]string `yaml:"alias" json:"alias" jsonschema:"required"`
+	Policy      string            `yaml:"policy" json:"policy" jsonschema:"required,enum=identity,enum=default"` // identity or default
+	Principals  Principals        `yaml:"principals" json:"principals" jsonschema:"required"`
 }
 
 // Principals are those that MirrorMaker 2 writes with on the target (P10).

@@ -2,6 +2,7 @@ package runbooks
 
 import (
 	"fmt"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -181,16 +182,42 @@ func (c *checker) mirrorMaker(key string, m MirrorMaker, r Runbook) {
 	if len(m.Connect) == 0 {
 		c.fail(key+".connect", "is empty: name at least one Connect worker, such as [http://connect:8083]")
 	}
-	for i, u := range m.Connect {
-		c.url(index(key+".connect", i), u)
-	}
+	c.connectWorkers(key, m)
 	c.linkName(key+".source", m.Source)
+	if m.Checkpoint != "" {
+		c.linkName(key+".checkpoint", m.Checkpoint)
+	}
+	if m.Heartbeat != "" {
+		c.linkName(key+".heartbeat", m.Heartbeat)
+	}
 	if len(m.Alias) != 2 || m.Alias["source"] == "" || m.Alias["target"] == "" || m.Alias["source"] == m.Alias["target"] {
 		c.fail(key+".alias", "must give the two different aliases that MirrorMaker 2 uses: {source: east, target: west}")
 	}
 	c.word(key+".policy", m.Policy, "identity", "default")
 	c.mirrorPrincipal(key+".principals.data", m.Principals.Data, r)
 	c.mirrorPrincipal(key+".principals.admin", m.Principals.Admin, r)
+}
+
+// connectWorkers are reached the same way, with the same credentials and certificates.
+func (c *checker) connectWorkers(key string, m MirrorMaker) {
+	check, encrypted := c.url, false
+	if m.Credentials.Vault != "" {
+		c.secretRef(key+".credentials.vault", m.Credentials.Vault)
+		check = func(key, s string) (*url.URL, bool) { c.secureURL(key, s); return nil, false }
+	}
+	for i, u := range m.Connect {
+		check(index(key+".connect", i), u)
+		encrypted = encrypted || strings.HasPrefix(u, "https:")
+		if slices.Index(m.Connect, u) < i {
+			c.fail(index(key+".connect", i), "stands twice: name each worker once")
+		}
+	}
+	if (m.CA != "" || m.Cert != "" || m.Key != "") && len(m.Connect) > 0 && !encrypted {
+		c.fail(key, "has ca, cert or key, which mean nothing without https: remove them, or use https under connect")
+	}
+	if (m.Cert == "") != (m.Key == "") {
+		c.fail(key, "names half of a client certificate: give both cert and key")
+	}
 }
 
 var linkName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,200}$`)
