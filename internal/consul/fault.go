@@ -62,7 +62,7 @@ func judge(e effect, err error) (hint string, kind error) {
 	case errors.As(err, &status):
 		return judgeStatus(e, status)
 	case errors.As(err, &certificate):
-		return "check the CA file and the host name of the Consul address", fault.ErrUnreachable
+		return "check the CA file (consul.ca of the runbook's discovery entry, --consul-ca of supervisor) and the host name of the Consul address", fault.ErrUnreachable
 	case errors.As(err, &record):
 		return "check whether the Consul address wants http or https", fault.ErrUnreachable
 	case errors.As(err, &op) && op.Op == "dial":

@@ -48,7 +48,7 @@ func judge(e effect, err error) (hint string, kind error) {
 	case errors.As(err, &answer):
 		return judgeAnswer(e, answer)
 	case errors.As(err, &certificate):
-		return "check the CA file and the host name of the Vault address", fault.ErrUnreachable
+		return "check the CA file (vault.tls.ca of the worker, --vault-ca of supervisor) and the host name of the Vault address", fault.ErrUnreachable
 	case errors.As(err, &op) && op.Op == "dial":
 		return "", fault.ErrUnreachable
 	case e == writes:

@@ -15,6 +15,9 @@ func placesOf(l *setup.Lab) []place {
 		{"CONSUL_HTTP_ADDR", l.ConsulURL()}, {"CONSUL_HTTP_TOKEN_FILE", l.ManagerTokenFile()},
 		{"VAULT_ADDR", l.VaultURL()}, {"LINK_REST", l.LinkURL()},
 	}
+	if ca := l.CA(); ca != "" {
+		places = append(places, place{"LAB_CA", ca}, place{"CONSUL_CACERT", ca}, place{"VAULT_CACERT", ca})
+	}
 	for _, cluster := range setup.Clusters {
 		places = append(places, place{"KAFKA_" + upper(cluster), join(l.Bootstrap(cluster))}, place{"KAFKA_" + upper(cluster) + "_ID", l.ClusterID(cluster)})
 	}

@@ -22,7 +22,7 @@ import (
 // upFlags are the options that `lab up` hands to the keeper.
 type upFlags struct {
 	topics, partitions, rate         int
-	defaults, oneWay                 bool
+	defaults, oneWay, tls            bool
 	withoutWorker, withoutClients    bool
 	pendingMillis                    int
 	workerTags, workloads, workerEnv []string
@@ -36,6 +36,7 @@ func (f *upFlags) register(cmd *cobra.Command) {
 	flags.IntVar(&f.rate, "rate", d.Rate, "records per second of each workload, over all producers")
 	flags.StringSliceVar(&f.workloads, "workloads", []string{"orders"}, "workloads, each with its runbook, on one link")
 	flags.BoolVar(&f.oneWay, "one-way-link", false, "a link from east to west alone")
+	flags.BoolVar(&f.tls, "tls", false, "TLS for Kafka, Consul, Vault and the link, under an authority of the lab's own")
 	flags.BoolVar(&f.defaults, "temporal-defaults", false, "leave Temporal's server settings as they come")
 	flags.IntVar(&f.pendingMillis, "mirror-stop-millis", 0, "how long a mirror takes to stop")
 	flags.StringSliceVar(&f.workerTags, "worker-tags", nil, "build tags of the worker")
@@ -54,7 +55,7 @@ func (f *upFlags) options(dir string) (setup.Options, error) {
 		return setup.Options{}, err
 	}
 	o := setup.Options{
-		Dir: dir, Program: program, OneWayLink: f.oneWay, TemporalDefaults: f.defaults,
+		Dir: dir, Program: program, OneWayLink: f.oneWay, TLS: f.tls, TemporalDefaults: f.defaults,
 		WorkerTags: f.workerTags, WorkerEnv: f.workerEnv, WithoutWorker: f.withoutWorker, WithoutClients: f.withoutClients,
 	}
 	o.LinkTimings.PendingMillis = f.pendingMillis

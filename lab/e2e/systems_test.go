@@ -199,10 +199,10 @@ func (s *stage) link(t *testing.T, method, path string, body, answer any) {
 	t.Helper()
 	at := s.LinkURL() + "/kafka/v3/clusters/" + url.PathEscape(s.ClusterID("west")) + "/links/" + setup.LinkName + path
 	login := s.LinkLogin()
-	call(t, method, at, &login, body, answer)
+	s.call(t, method, at, &login, body, answer)
 }
 
-func call(t *testing.T, method, at string, login *secret.Login, body, answer any) {
+func (s *stage) call(t *testing.T, method, at string, login *secret.Login, body, answer any) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -218,7 +218,7 @@ func call(t *testing.T, method, at string, login *secret.Login, body, answer any
 	if login != nil {
 		request.SetBasicAuth(login.Username, login.Password.Reveal())
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := s.HTTP().Do(request)
 	require.NoError(t, err)
 	defer response.Body.Close()
 	raw, err := io.ReadAll(response.Body)
@@ -240,15 +240,15 @@ func (s *stage) linkFault(t *testing.T, f linkservice.Fault) (remove func()) {
 			return r
 		}, f.Kind+f.Path+f.Topic)
 	}
-	call(t, http.MethodPost, s.LinkURL()+"/lab/faults", nil, f, nil)
-	return func() { t.Helper(); call(t, http.MethodDelete, s.LinkURL()+"/lab/faults/"+f.ID, nil, nil, nil) }
+	s.call(t, http.MethodPost, s.LinkURL()+"/lab/faults", nil, f, nil)
+	return func() { t.Helper(); s.call(t, http.MethodDelete, s.LinkURL()+"/lab/faults/"+f.ID, nil, nil, nil) }
 }
 
 // linkHits is how often the faults of the link whose path is this were met.
 func (s *stage) linkHits(t *testing.T, path string) (hits int) {
 	t.Helper()
 	var list []linkservice.Fault
-	call(t, http.MethodGet, s.LinkURL()+"/lab/faults", nil, nil, &list)
+	s.call(t, http.MethodGet, s.LinkURL()+"/lab/faults", nil, nil, &list)
 	for _, f := range list {
 		if f.Path == path {
 			hits += f.Hits
@@ -261,15 +261,15 @@ func (s *stage) linkHits(t *testing.T, path string) (hits int) {
 func (s *stage) kafkaFault(t *testing.T, cluster string, f kafka.Fault) (remove func()) {
 	t.Helper()
 	f.ID = f.Kind + "-" + f.Key + f.Topic
-	call(t, http.MethodPost, s.ControlURL(cluster)+"/faults", nil, f, nil)
-	return func() { t.Helper(); call(t, http.MethodDelete, s.ControlURL(cluster)+"/faults/"+f.ID, nil, nil, nil) }
+	s.call(t, http.MethodPost, s.ControlURL(cluster)+"/faults", nil, f, nil)
+	return func() { t.Helper(); s.call(t, http.MethodDelete, s.ControlURL(cluster)+"/faults/"+f.ID, nil, nil, nil) }
 }
 
 // kafkaHits is how often faults of a cluster were met.
 func (s *stage) kafkaHits(t *testing.T, cluster string) map[string]int {
 	t.Helper()
 	var list []kafka.Fault
-	call(t, http.MethodGet, s.ControlURL(cluster)+"/faults", nil, nil, &list)
+	s.call(t, http.MethodGet, s.ControlURL(cluster)+"/faults", nil, nil, &list)
 	hits := map[string]int{}
 	for _, f := range list {
 		hits[f.Key] += f.Hits

@@ -8,6 +8,7 @@ package kafka
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,6 +37,9 @@ type Config struct {
 	Superuser User   `json:"superuser"` // the lab's own: ACLs do not bind it
 	// Users and their ACLs are seeded at the first start in Dir. Later starts keep what the folder says.
 	Users []User `json:"users"`
+	// PEM files; with them the brokers speak TLS. The control endpoint does not.
+	CertFile string `json:"certFile,omitempty"`
+	KeyFile  string `json:"keyFile,omitempty"`
 }
 
 // User is one SASL user with the ACLs that it is given at the first start. A Superuser's ACLs are ignored.
@@ -143,6 +147,13 @@ func options(cfg Config) ([]kfake.Opt, error) {
 		kfake.NumBrokers(len(ports)), kfake.Ports(ports...), kfake.ClusterID(cfg.ClusterID),
 		kfake.DataDir(filepath.Join(cfg.Dir, "data")), kfake.EnableSASL(), kfake.EnableACLs(),
 		kfake.Superuser(Mechanism, cfg.Superuser.Name, string(cfg.Superuser.Password)),
+	}
+	if cfg.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("read the certificate of cluster %s: %w", cfg.Name, err)
+		}
+		opts = append(opts, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}))
 	}
 	for _, u := range cfg.Users {
 		acls, err := seed(u)

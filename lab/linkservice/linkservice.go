@@ -19,6 +19,7 @@ package linkservice
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -31,6 +32,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"switchback/internal/dial"
 	"switchback/lab/kafka"
 )
 
@@ -41,6 +43,10 @@ type Config struct {
 	Clusters []ClusterEndpoint `json:"clusters"`
 	Users    []User            `json:"users"` // HTTP basic logins of the API
 	Timings  Timings           `json:"timings"`
+	// PEM files: the service trusts CAFile and goes to the clusters over TLS; with the other two it serves TLS.
+	CAFile   string `json:"caFile,omitempty"`
+	CertFile string `json:"certFile,omitempty"`
+	KeyFile  string `json:"keyFile,omitempty"`
 }
 
 // User is one login of the API.
@@ -95,11 +101,12 @@ func millis(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 
 // Service is the running double.
 type Service struct {
-	URL string // http://host:port
+	URL string // http(s)://host:port
 
 	cfg      Config
 	log      *slog.Logger
 	clusters map[string]*cluster // by id
+	tls      *tls.Config         // for clusters that speak it
 	http     *http.Server
 	served   chan error
 	ctx      context.Context
@@ -150,6 +157,10 @@ func Start(ctx context.Context, cfg Config) (*Service, error) {
 	if err := s.load(); err != nil {
 		return nil, err
 	}
+	var err error
+	if s.tls, err = dial.TLS(dial.Files{CA: cfg.CAFile}); err != nil {
+		return nil, fmt.Errorf("connect to the clusters: %w", err)
+	}
 	for _, c := range cfg.Clusters {
 		client, err := s.connect(c.Bootstrap, c.Admin)
 		if err != nil {
@@ -162,8 +173,11 @@ func Start(ctx context.Context, cfg Config) (*Service, error) {
 		return nil, err
 	}
 	s.URL = "http://" + ln.Addr().String()
+	if cfg.CertFile != "" {
+		s.URL = "https://" + ln.Addr().String()
+	}
 	s.http = &http.Server{Handler: s.routes(), ReadHeaderTimeout: 10 * time.Second}
-	go func() { s.served <- s.http.Serve(ln) }()
+	go func() { s.served <- s.serve(ln) }()
 	s.mu.Lock()
 	for _, l := range s.state.Links {
 		s.startRunner(l)
@@ -171,6 +185,13 @@ func Start(ctx context.Context, cfg Config) (*Service, error) {
 	s.mu.Unlock()
 	s.every(s.ctx, func() time.Duration { return millis(cfg.Timings.StateIntervalMillis) }, s.keepUp)
 	return s, nil
+}
+
+func (s *Service) serve(ln net.Listener) error {
+	if s.cfg.CertFile != "" {
+		return s.http.ServeTLS(ln, s.cfg.CertFile, s.cfg.KeyFile)
+	}
+	return s.http.Serve(ln)
 }
 
 // Close ends all work and stores the state.

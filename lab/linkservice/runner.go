@@ -168,7 +168,7 @@ func (r *runner) remote() (*kadm.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	login := fmt.Sprintf("%s %s %s %s", bootstrap, user.mechanism, user.Name, string(user.Password))
+	login := fmt.Sprintf("%s %s %t %s %s", bootstrap, user.mechanism, user.encrypted, user.Name, string(user.Password))
 	r.connMu.Lock()
 	defer r.connMu.Unlock()
 	if r.client == nil || r.login != login {
@@ -201,10 +201,11 @@ func (r *runner) disconnect() {
 // fresh keeps kadm from answering a metadata request from memory, which it does unless authorized operations are asked for.
 func fresh(ctx context.Context) context.Context { return kadm.WithAuthorizedOps(ctx) }
 
-// login is a user with the SASL mechanism that it comes with.
+// login is a user with the SASL mechanism that it comes with, and whether over TLS.
 type login struct {
 	User
 	mechanism string
+	encrypted bool
 }
 
 var (
@@ -215,7 +216,7 @@ var (
 // credentials says where and as whom a half reads from the other side; s.mu is held.
 func (s *Service) credentials(l *link) ([]string, login, error) {
 	end := s.clusters[l.Remote]
-	bootstrap, user := end.Bootstrap, login{end.Link, "SCRAM-SHA-512"}
+	bootstrap, user := end.Bootstrap, login{end.Link, "SCRAM-SHA-512", s.cfg.CAFile != ""}
 	configs, prefix := l.Configs, ""
 	if configs["connection.mode"] == "INBOUND" {
 		other := s.other(l)
@@ -225,6 +226,9 @@ func (s *Service) credentials(l *link) ([]string, login, error) {
 		configs, prefix = other.Configs, "local."
 	} else if b := configs["bootstrap.servers"]; b != "" {
 		bootstrap = strings.Split(b, ",")
+	}
+	if protocol := configs[prefix+"security.protocol"]; protocol != "" {
+		user.encrypted = strings.HasSuffix(protocol, "SSL")
 	}
 	if jaas := configs[prefix+"sasl.jaas.config"]; jaas != "" {
 		name, password := jaasUser.FindStringSubmatch(jaas), jaasPassword.FindStringSubmatch(jaas)
@@ -240,7 +244,7 @@ func (s *Service) credentials(l *link) ([]string, login, error) {
 }
 
 func (s *Service) connect(bootstrap []string, u User) (*kgo.Client, error) {
-	return s.dial(bootstrap, login{u, "SCRAM-SHA-512"})
+	return s.dial(bootstrap, login{u, "SCRAM-SHA-512", s.cfg.CAFile != ""})
 }
 
 // dial makes a client; it does not connect yet. Versions stay where topics are named, not numbered.
@@ -258,12 +262,16 @@ func (s *Service) dial(bootstrap []string, u login) (*kgo.Client, error) {
 		return nil, fmt.Errorf("sasl.mechanism %q is not one of SCRAM-SHA-512, SCRAM-SHA-256, PLAIN", u.mechanism)
 	}
 	wait := millis(s.cfg.Timings.RequestMillis)
-	return kgo.NewClient(
+	options := []kgo.Opt{
 		kgo.SeedBrokers(bootstrap...), kgo.SASL(mechanism), kgo.ClientID("cluster-link"), kgo.MaxVersions(kversion.V3_0_0()),
-		kgo.RequestRetries(1), kgo.RetryTimeout(wait), kgo.RequestTimeoutOverhead(wait), kgo.MetadataMinAge(10*time.Millisecond),
+		kgo.RequestRetries(1), kgo.RetryTimeout(wait), kgo.RequestTimeoutOverhead(wait), kgo.MetadataMinAge(10 * time.Millisecond),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }),
-		kgo.Dialer((&net.Dialer{Timeout: wait}).DialContext),
-	)
+		kgo.DialTimeout(wait),
+	}
+	if u.encrypted {
+		options = append(options, kgo.DialTLSConfig(s.tls))
+	}
+	return kgo.NewClient(options...)
 }
 
 // classify names a connection error as link_error does. A fake broker ends the connection when a login is wrong (EOF).

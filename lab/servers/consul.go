@@ -22,6 +22,8 @@ type ConsulConfig struct {
 	Port    int          // HTTP API and UI
 	Inner   [2]int       // RPC and gossip, used by nobody but the server itself
 	Manager secret.Value // the token that may do everything: a UUID
+	// CAFile, CertFile and KeyFile are PEM files; with them the API is served over TLS alone.
+	CAFile, CertFile, KeyFile string
 }
 
 // Address is host:port of the HTTP API.
@@ -51,6 +53,11 @@ func Consul(c ConsulConfig) (tree.Spec, error) {
 		"leave_on_terminate":   false,
 		"disable_update_check": true,
 		"log_level":            "WARN",
+	}
+	if c.CertFile != "" {
+		settings["tls"] = map[string]any{"https": map[string]string{"ca_file": c.CAFile, "cert_file": c.CertFile, "key_file": c.KeyFile}}
+		ports := settings["ports"].(map[string]int)
+		ports["https"], ports["http"] = ports["http"], -1
 	}
 	file := filepath.Join(c.Dir, "settings.json")
 	if err := WriteJSON(file, settings); err != nil {
@@ -87,5 +94,8 @@ func (c ConsulConfig) ready(ctx context.Context) error {
 func (c ConsulConfig) Client() (*api.Client, error) {
 	settings := api.DefaultConfig()
 	settings.Address, settings.Scheme, settings.Token = c.Address(), "http", c.Manager.Reveal()
+	if c.CertFile != "" {
+		settings.Scheme, settings.TLSConfig = "https", api.TLSConfig{CAFile: c.CAFile}
+	}
 	return api.NewClient(settings)
 }

@@ -30,6 +30,9 @@ import (
 type VaultConfig struct {
 	Address string `json:"address"` // host:port
 	Dir     string `json:"dir"`     // state and keys; made when missing
+	// PEM files; with them the API is served over TLS.
+	CertFile string `json:"certFile,omitempty"`
+	KeyFile  string `json:"keyFile,omitempty"`
 }
 
 // VaultKeys are made at the first start and stored in <dir>/keys.json, mode 0600. A real Vault's unseal key would never
@@ -78,7 +81,13 @@ func ServeVault(ctx context.Context, cfg VaultConfig) error {
 		ReadHeaderTimeout: 10 * time.Second,
 	}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	go func() {
+		if cfg.CertFile != "" {
+			served <- server.ServeTLS(listener, cfg.CertFile, cfg.KeyFile)
+			return
+		}
+		served <- server.Serve(listener)
+	}()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve Vault: %w", err)

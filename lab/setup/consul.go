@@ -28,6 +28,7 @@ func (l *Lab) consulConfig(program string) servers.ConsulConfig {
 	return servers.ConsulConfig{
 		Program: program, Dir: l.path("consul"), Log: l.log("consul"), Port: l.state.Ports["consul"][0],
 		Inner: [2]int{inner[0], inner[1]}, Manager: l.secrets.token("consul/manager"),
+		CAFile: l.certs.ca, CertFile: l.certs.cert, KeyFile: l.certs.key,
 	}
 }
 
@@ -113,7 +114,7 @@ func (l *Lab) provisionKeys(ctx context.Context, consul *api.Client, w Workload)
 	home := Clusters[0]
 	keys := map[string]string{
 		"cluster": home, "bootstrap.servers": strings.Join(l.state.bootstrap(home), ","),
-		"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "SCRAM-SHA-512",
+		"security.protocol": l.certs.protocol(), "sasl.mechanism": "SCRAM-SHA-512",
 		"credentials": mount + "/" + home + "/{client}", "topic.prefix": "", "switchedBy": "lab",
 	}
 	for _, c := range w.Clients {

@@ -37,7 +37,7 @@ func (l *Lab) kafkaConfig(cluster string) kafka.Config {
 	cfg := kafka.Config{
 		Name: cluster, Dir: l.path("kafka", cluster), ClusterID: l.state.ClusterIDs[cluster],
 		Ports: l.state.Ports[cluster], Control: l.state.address(cluster + "-control"), Superuser: user(superuser),
-		Users: []kafka.User{user(switchback), user(linkUser)},
+		Users: []kafka.User{user(switchback), user(linkUser)}, CertFile: l.certs.cert, KeyFile: l.certs.key,
 	}
 	for _, c := range l.options.clients() {
 		cfg.Users = append(cfg.Users, user(c.Name))
@@ -63,10 +63,14 @@ func (l *Lab) Kafka(cluster, user string, opts ...kgo.Opt) (*kgo.Client, error) 
 func (l *Lab) KafkaOptions(cluster, user string) []kgo.Opt {
 	login := l.login(cluster, user)
 	auth := scram.Auth{User: login.Username, Pass: login.Password.Reveal()}
-	return []kgo.Opt{
+	options := []kgo.Opt{
 		kgo.SeedBrokers(l.state.bootstrap(cluster)...), kgo.SASL(auth.AsSha512Mechanism()),
 		kgo.RetryTimeout(10 * time.Second), kgo.DialTimeout(2 * time.Second),
 	}
+	if l.certs.on() {
+		options = append(options, kgo.DialTLSConfig(l.certs.trust))
+	}
+	return options
 }
 
 // provisionKafka makes topics and grants, and leaves alone what is there already.

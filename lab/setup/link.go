@@ -31,7 +31,7 @@ func (l *Lab) linkConfig() linkservice.Config {
 	}
 	cfg := linkservice.Config{
 		Addr: l.state.address("link"), Dir: l.path("link"), Timings: l.options.LinkTimings,
-		Users: []linkservice.User{user(l.linkLogin())},
+		Users: []linkservice.User{user(l.linkLogin())}, CAFile: l.certs.ca, CertFile: l.certs.cert, KeyFile: l.certs.key,
 	}
 	for _, cluster := range Clusters {
 		cfg.Clusters = append(cfg.Clusters, linkservice.ClusterEndpoint{
@@ -108,7 +108,7 @@ func (l *Lab) autoCreate(ctx context.Context) error {
 func (l *Lab) linkBody(remote string, configs map[string]string) map[string]any {
 	all := map[string]string{
 		"bootstrap.servers": strings.Join(l.state.bootstrap(remote), ","),
-		"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "SCRAM-SHA-512",
+		"security.protocol": l.certs.protocol(), "sasl.mechanism": "SCRAM-SHA-512",
 	}
 	body := map[string]any{}
 	if l.options.OneWayLink {
@@ -179,7 +179,7 @@ func (l *Lab) rest(ctx context.Context, method, cluster, path string, body any) 
 	login := l.linkLogin()
 	request.SetBasicAuth(login.Username, login.Password.Reveal())
 	request.Header.Set("Content-Type", "application/json")
-	response, err := http.DefaultClient.Do(request)
+	response, err := l.http.Do(request)
 	if err != nil {
 		return 0, err
 	}

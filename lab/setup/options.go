@@ -19,6 +19,9 @@ type Options struct {
 	Brokers int
 	// OneWayLink makes a link from east to west alone, so that there is no way back by reversing it.
 	OneWayLink bool
+	// TLS has the clusters, Consul, Vault and the link serve it alone, under an authority of the lab's own. Temporal cannot.
+	// A folder keeps what it was made with.
+	TLS bool
 	// LinkTimings are the double's own; how long a mirror stays in PENDING_STOPPED, for one.
 	LinkTimings linkservice.Timings
 	// TemporalDefaults leaves Temporal's server settings as they come.

@@ -64,6 +64,7 @@ func (l *Lab) WorkerSpec(name string) (tree.Spec, error) {
 		"reports":  l.path("reports"),
 		"vault": map[string]any{
 			"address": l.VaultURL(), "roleIdFile": part.RoleIDFile, "secretIdFile": part.SecretIDFile,
+			"tls": map[string]any{"ca": l.CA()},
 		},
 		"log": map[string]any{"level": "info"},
 	}
@@ -143,8 +144,11 @@ func (l *Lab) clientSpec(w Workload, c Client, instance string, rate int) tree.S
 		"--consul-address", l.ConsulURL(), "--consul-prefix", Prefix(w.Name), "--consul-token-file", part.ConsulTokenFile,
 		"--vault-address", l.VaultURL(), "--vault-role-id-file", part.RoleIDFile, "--vault-secret-id-file", part.SecretIDFile,
 		"--properties-file", l.path("clients", instance, "client.properties"),
-		"--",
 	}
+	if ca := l.CA(); ca != "" {
+		args = append(args, "--consul-ca", ca, "--vault-ca", ca, "--kafka-ca", ca)
+	}
+	args = append(args, "--")
 	command := l.sampleClient
 	if l.options.ClientCommand != nil {
 		command = l.options.ClientCommand
@@ -197,7 +201,7 @@ func (l *Lab) registered(ctx context.Context, workload, client, instance string)
 
 // Discovery is the entry of a workload in Consul, with the token that may do everything. The caller closes it.
 func (l *Lab) Discovery(workload string) (*consul.Discovery, error) {
-	return consul.Open(consul.Config{Address: l.ConsulURL(), Token: l.consulToken("manager"), Prefix: Prefix(workload)})
+	return consul.Open(consul.Config{Address: l.ConsulURL(), Token: l.consulToken("manager"), Prefix: Prefix(workload), TLS: consul.TLS{CAFile: l.CA()}})
 }
 
 func (l *Lab) process(name string) tree.Status {

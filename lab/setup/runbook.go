@@ -54,7 +54,7 @@ func (l *Lab) runbook(w Workload) runbooks.Runbook {
 		Topics:     runbooks.Patterns{Include: []string{w.Name + ".*"}},
 		Groups:     runbooks.Groups{Include: w.Groups(), WithoutCommit: "earliest"},
 		Discovery: []runbooks.Discovery{{Required: true, Consul: runbooks.Consul{
-			Address: l.ConsulURL(), Token: runbooks.SecretRef{Vault: mount + "/consul/" + workerPart}, Prefix: Prefix(w.Name),
+			Address: l.ConsulURL(), Token: runbooks.SecretRef{Vault: mount + "/consul/" + workerPart}, Prefix: Prefix(w.Name), CA: l.CA(),
 		}}},
 		Credentials: runbooks.Credentials{Vault: runbooks.ClientSecrets{Mount: mount, Path: "{cluster}/{client}"}},
 		Gates: runbooks.Gates{
@@ -71,7 +71,7 @@ func (l *Lab) runbook(w Workload) runbooks.Runbook {
 	for _, cluster := range Clusters {
 		r.Clusters[cluster] = runbooks.Cluster{
 			Bootstrap: l.Bootstrap(cluster), ID: l.ClusterID(cluster),
-			Security:    runbooks.Security{Protocol: "SASL_PLAINTEXT", Mechanism: "SCRAM-SHA-512"},
+			Security:    runbooks.Security{Protocol: l.certs.protocol(), Mechanism: "SCRAM-SHA-512", CA: l.CA()},
 			Credentials: runbooks.SecretRef{Vault: strings.Join([]string{mount, cluster, switchback}, "/")},
 		}
 	}
@@ -92,6 +92,6 @@ func (l *Lab) runbook(w Workload) runbooks.Runbook {
 func (l *Lab) runbookLink(from, to string) runbooks.Link {
 	return runbooks.Link{From: from, To: to, ClusterLinking: &runbooks.ClusterLinking{
 		REST: l.LinkURL(), PathPrefix: "/kafka/v3", Cluster: l.ClusterID(to), Link: LinkName,
-		Credentials: runbooks.SecretRef{Vault: mount + "/" + to + "/link-rest"}, Principal: "User:" + linkUser,
+		Credentials: runbooks.SecretRef{Vault: mount + "/" + to + "/link-rest"}, Principal: "User:" + linkUser, CA: l.CA(),
 	}}
 }

@@ -3,13 +3,15 @@
 //
 // Start reading at Up; Options say what is wanted and Lab is what one gets. Making is idempotent: a lab that is started
 // again in the same folder finds everything as it was left, fences and promoted topics included. kafka.go, link.go,
-// vault.go, consul.go and runbook.go each make what belongs into one server; programs.go starts the worker and clients.
+// vault.go, consul.go and runbook.go each make what belongs into one server; programs.go starts the worker and clients;
+// tls.go makes the certificates of a lab with TLS.
 package setup
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,6 +32,8 @@ type Lab struct {
 	secrets  *secrets
 	tree     tree.Tree
 	programs Programs
+	certs    certificates
+	http     *http.Client
 }
 
 // Part is where one part (the worker, or a client by its name) finds what it needs to log in. Each file is mode 0600.
@@ -76,9 +80,15 @@ func open(ctx context.Context, o Options) (*Lab, error) {
 	if err = os.MkdirAll(l.dir, 0o700); err != nil {
 		return nil, err
 	}
-	if l.state, err = openState(ctx, l.dir, l.options.Brokers); err != nil {
+	if l.state, err = openState(ctx, l.dir, l.options); err != nil {
 		return nil, err
 	}
+	if l.state.TLS {
+		if l.certs, err = openCertificates(l.dir); err != nil {
+			return nil, err
+		}
+	}
+	l.http = l.certs.http()
 	if l.secrets, err = openSecrets(l.dir, l.options.Canary); err != nil {
 		return nil, err
 	}
@@ -113,8 +123,9 @@ func (l *Lab) start(ctx context.Context) error {
 		kafkas[i], errs[i] = l.serve("kafka", cluster, l.kafkaConfig(cluster), servers.Answers(l.ControlURL(cluster)+"/health"))
 	}
 	var vault, link, consul tree.Spec
-	vault, errs[2] = l.serve("vault", "vault", servers.VaultConfig{Address: l.state.address("vault"), Dir: l.path("vault")},
-		servers.Answers(l.VaultURL()+"/v1/sys/health"))
+	vault, errs[2] = l.serve("vault", "vault", servers.VaultConfig{
+		Address: l.state.address("vault"), Dir: l.path("vault"), CertFile: l.certs.cert, KeyFile: l.certs.key,
+	}, servers.AnswersOver(l.http, l.VaultURL()+"/v1/sys/health"))
 	link, errs[3] = l.serve("link", "link", l.linkConfig(), l.linkAnswers)
 	consul, errs[4] = servers.Consul(l.consulConfig(l.programs.Consul))
 	errs[6] = servers.WriteFile(l.ManagerTokenFile(), []byte(l.consulToken("manager").Reveal()))
@@ -266,7 +277,7 @@ func (l *Lab) ControlURL(cluster string) string {
 }
 
 // LinkURL is the link service, its API and its faults.
-func (l *Lab) LinkURL() string { return "http://" + l.state.address("link") }
+func (l *Lab) LinkURL() string { return l.url("link") }
 
 // LinkLogin is the login of the link's API.
 func (l *Lab) LinkLogin() secret.Login { return l.linkLogin() }
@@ -278,7 +289,7 @@ func (l *Lab) TemporalAddress() string { return l.state.address("temporal") }
 func (l *Lab) TemporalUI() string { return "http://" + l.state.address("temporal-ui") }
 
 // ConsulURL is Consul's API and UI.
-func (l *Lab) ConsulURL() string { return "http://" + l.state.address("consul") }
+func (l *Lab) ConsulURL() string { return l.url("consul") }
 
 // ManagerTokenFile holds Consul's token that may do everything, mode 0600.
 func (l *Lab) ManagerTokenFile() string { return l.path("consul", "manager-token") }
@@ -287,7 +298,7 @@ func (l *Lab) ManagerTokenFile() string { return l.path("consul", "manager-token
 func (l *Lab) ConsulToken(part string) secret.Value { return l.consulToken(part) }
 
 // VaultURL is Vault's API.
-func (l *Lab) VaultURL() string { return "http://" + l.state.address("vault") }
+func (l *Lab) VaultURL() string { return l.url("vault") }
 
 // Part says where a part finds its logins: "worker", or a client's name.
 func (l *Lab) Part(name string) Part {

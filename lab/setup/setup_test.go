@@ -346,3 +346,51 @@ func holdsAny(data []byte, secrets []secret.Value) bool {
 	}
 	return false
 }
+
+// A lab with TLS serves nothing in plain text that could be served with it, to nobody who does not trust its authority.
+func TestTLSAlone(t *testing.T) {
+	o := servers(t, func(o *setup.Options) { o.TLS = true })
+	lab := up(t, o)
+	get := func(client *http.Client, url string) (int, error) {
+		answer, err := client.Get(url)
+		if err != nil {
+			return 0, err
+		}
+		return answer.StatusCode, answer.Body.Close()
+	}
+	for _, url := range []string{lab.ConsulURL(), lab.VaultURL(), lab.LinkURL()} {
+		require.Contains(t, url, "https://")
+		_, err := get(lab.HTTP(), url)
+		require.NoError(t, err)
+		_, err = get(http.DefaultClient, url)
+		require.ErrorContains(t, err, "certificate signed by unknown authority")
+		status, err := get(http.DefaultClient, strings.Replace(url, "https://", "http://", 1))
+		require.True(t, err != nil || status == http.StatusBadRequest, "%s answers in plain text: %d", url, status)
+	}
+	for _, cluster := range setup.Clusters {
+		require.NoError(t, produce(t, lab, cluster, "switchback", "switchback.canary"))
+		plain, err := kgo.NewClient(kgo.SeedBrokers(lab.Bootstrap(cluster)...), kgo.RetryTimeout(time.Second))
+		require.NoError(t, err)
+		require.Error(t, plain.Ping(t.Context()))
+		plain.Close()
+	}
+	require.NoError(t, produce(t, lab, "east", "checkout", "orders.00"))
+	eventually(t, func() bool { return endOf(t, lab, "west", "orders.00") == 1 }, "the record is mirrored")
+	for _, file := range []string{"ca.pem", "server.pem", "server-key.pem"} {
+		info, err := os.Stat(filepath.Join(lab.Dir(), "tls", file))
+		require.NoError(t, err)
+		require.Equal(t, fs.FileMode(0o600), info.Mode(), file)
+	}
+	require.NoError(t, lab.Down())
+
+	o.TLS = false
+	again, err := setup.Open(t.Context(), o)
+	require.NoError(t, err)
+	require.Equal(t, lab.VaultURL(), again.VaultURL(), "a folder keeps what it was made with")
+	o.Dir = t.TempDir()
+	_, err = setup.Open(t.Context(), o)
+	require.NoError(t, err)
+	o.TLS = true
+	_, err = setup.Open(t.Context(), o)
+	require.ErrorContains(t, err, "made without TLS")
+}

@@ -25,6 +25,7 @@ import (
 type State struct {
 	Ports      map[string][]int  `json:"ports"`
 	ClusterIDs map[string]string `json:"clusterIds"`
+	TLS        bool              `json:"tls,omitempty"`
 }
 
 // ports that every lab has, by the name of the server that listens there.
@@ -37,23 +38,26 @@ var ports = []struct {
 }
 
 // openState reads the state of a folder, or makes it.
-func openState(ctx context.Context, dir string, brokers int) (State, error) {
+func openState(ctx context.Context, dir string, o Options) (State, error) {
 	file := filepath.Join(dir, "lab.json")
 	var s State
 	err := servers.ReadJSON(file, &s)
+	if err == nil && o.TLS && !s.TLS { // its runbooks and keys in Consul say where to go without
+		return s, fmt.Errorf("the lab in %s was made without TLS: choose another folder, or remove this one", dir)
+	}
 	if err == nil {
 		return s, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return s, err
 	}
-	s = State{Ports: map[string][]int{}, ClusterIDs: map[string]string{}}
+	s = State{Ports: map[string][]int{}, ClusterIDs: map[string]string{}, TLS: o.TLS}
 	want := slices.Clone(ports)
 	for _, cluster := range Clusters {
 		want = append(want, struct {
 			name  string
 			count int
-		}{cluster, brokers})
+		}{cluster, o.Brokers})
 		s.ClusterIDs[cluster] = random(16)
 	}
 	total := 0

@@ -25,7 +25,7 @@ func (l *Lab) Vault() (*api.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := api.NewClient(&api.Config{Address: l.VaultURL(), Timeout: 10 * time.Second, MaxRetries: 5})
+	client, err := api.NewClient(&api.Config{Address: l.VaultURL(), HttpClient: l.certs.http(), Timeout: 10 * time.Second, MaxRetries: 5})
 	if err != nil {
 		return nil, err
 	}
