@@ -26,6 +26,9 @@ type upFlags struct {
 	withoutWorker, withoutClients    bool
 	pendingMillis                    int
 	workerTags, workloads, workerEnv []string
+	kafka, link, policy              string
+	brokers                          int
+	exactlyOnce                      bool
 }
 
 func (f *upFlags) register(cmd *cobra.Command) {
@@ -35,6 +38,11 @@ func (f *upFlags) register(cmd *cobra.Command) {
 	flags.IntVar(&f.partitions, "partitions", d.Partitions, "partitions of each topic")
 	flags.IntVar(&f.rate, "rate", d.Rate, "records per second of each workload, over all producers")
 	flags.StringSliceVar(&f.workloads, "workloads", []string{"orders"}, "workloads, each with its runbook, on one link")
+	flags.StringVar(&f.kafka, "kafka", "", "kfake (the default) or apache: Apache Kafka, which needs Java and Maven")
+	flags.StringVar(&f.link, "link", "", "cluster-linking (the default) or, on Apache Kafka, mirrormaker")
+	flags.StringVar(&f.policy, "policy", "", "what mirrormaker calls topics on the target: identity (the default) or default, with the source's alias before it")
+	flags.IntVar(&f.brokers, "brokers", 0, "brokers of each cluster; 3 by default, 1 on Apache Kafka")
+	flags.BoolVar(&f.exactlyOnce, "exactly-once", false, "exactly-once source support of Kafka Connect")
 	flags.BoolVar(&f.oneWay, "one-way-link", false, "a link from east to west alone")
 	flags.BoolVar(&f.tls, "tls", false, "TLS for Kafka, Consul, Vault and the link, under an authority of the lab's own")
 	flags.BoolVar(&f.defaults, "temporal-defaults", false, "leave Temporal's server settings as they come")
@@ -55,7 +63,8 @@ func (f *upFlags) options(dir string) (setup.Options, error) {
 		return setup.Options{}, err
 	}
 	o := setup.Options{
-		Dir: dir, Program: program, OneWayLink: f.oneWay, TLS: f.tls, TemporalDefaults: f.defaults,
+		Dir: dir, Program: program, Kafka: f.kafka, Link: f.link, Policy: f.policy, Brokers: f.brokers, ExactlyOnce: f.exactlyOnce,
+		OneWayLink: f.oneWay, TLS: f.tls, TemporalDefaults: f.defaults,
 		WorkerTags: f.workerTags, WorkerEnv: f.workerEnv, WithoutWorker: f.withoutWorker, WithoutClients: f.withoutClients,
 	}
 	o.LinkTimings.PendingMillis = f.pendingMillis

@@ -13,8 +13,10 @@
 //	offsets.go, acls.go, topics.go   the syncs
 //	faults.go       misbehaviour, switched on through /lab/faults
 //
-// What the double cannot do: sources with transactions, compaction or gaps make a mirror FAILED, because a fake broker
-// cannot be given a gap; truncation recreates the topic.
+// What the double cannot do: sources with transactions, compaction or gaps make a mirror FAILED, because a broker
+// cannot be given a gap; truncation recreates the topic. In front of real brokers a mirror is kept from clients by nothing
+// but ACLs: offsets are kept because the engine alone writes there, in order, and a mirror into which somebody else has
+// written becomes FAILED.
 package linkservice
 
 import (
@@ -60,7 +62,7 @@ type ClusterEndpoint struct {
 	Name       string   `json:"name"`
 	ID         string   `json:"id"` // the id in URLs and the one that its brokers answer
 	Bootstrap  []string `json:"bootstrap"`
-	ControlURL string   `json:"controlUrl"` // control endpoint of package kafka
+	ControlURL string   `json:"controlUrl"` // control endpoint of package kafka; empty for real brokers, which do not refuse clients' writes to mirrors
 	// Admin is the login with which the cluster's own side of a link writes: the lab's super user.
 	Admin User `json:"admin"`
 	// Link is the principal with which links read from this cluster when a link's configs bring no sasl.jaas.config. It

@@ -149,6 +149,9 @@ func (s *Service) other(l *link) *link { return s.link(l.Remote, l.Name) }
 // pushReadOnly makes a cluster refuse clients' writes to its mirrors, and to no other topic.
 func (s *Service) pushReadOnly(ctx context.Context, id string) error {
 	c := s.clusters[id]
+	if c.ControlURL == "" { // real brokers cannot be told
+		return nil
+	}
 	c.pushMu.Lock()
 	defer c.pushMu.Unlock()
 	s.mu.Lock()

@@ -62,7 +62,7 @@ func Build(ctx context.Context, name string) (string, error) {
 	if found := onPath(ctx, dir, name, t.module); found != "" {
 		return found, nil
 	}
-	return path, locked(ctx, path+".lock", func() error {
+	return path, Locked(ctx, path+".lock", func() error {
 		if isProgram(path) { // by whoever held the lock before
 			return nil
 		}
@@ -93,7 +93,7 @@ func Product(ctx context.Context, name string, tags ...string) (string, error) {
 	}
 	slices.Sort(tags)
 	path := filepath.Join(root, "out", "bin", strings.Join(tags, "-"), file)
-	return path, locked(ctx, path+".lock", func() error {
+	return path, Locked(ctx, path+".lock", func() error {
 		if err := goBuild(ctx, dir, path, "-tags="+strings.Join(tags, ","), pkg); err != nil {
 			return fmt.Errorf("build %s: %w", name, err)
 		}
@@ -184,9 +184,9 @@ func output(ctx context.Context, dir, name string, args ...string) (string, erro
 	return stdout.String(), nil
 }
 
-// locked runs f while no other process runs one with the same lock file. The system drops the lock of a process that
+// Locked runs f while no other process runs one with the same lock file. The system drops the lock of a process that
 // dies, so that a crash never leaves it locked.
-func locked(ctx context.Context, path string, f func() error) error {
+func Locked(ctx context.Context, path string, f func() error) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return err
 	}
@@ -204,7 +204,7 @@ func locked(ctx context.Context, path string, f func() error) error {
 			return fmt.Errorf("lock %s: %w", path, err)
 		}
 		if !said {
-			fmt.Fprintf(Progress, "Another process is building %s; waiting for it.\n", strings.TrimSuffix(filepath.Base(path), ".lock"))
+			fmt.Fprintf(Progress, "Another process is making %s; waiting for it.\n", strings.TrimSuffix(filepath.Base(path), ".lock"))
 		}
 		select {
 		case <-ctx.Done():

@@ -151,7 +151,7 @@ func TestTwoBuildersWaitForEachOther(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 5 {
 		wg.Go(func() {
-			err := locked(t.Context(), path, func() error {
+			err := Locked(t.Context(), path, func() error {
 				most.Store(max(most.Load(), inside.Add(1)))
 				defer inside.Add(-1)
 				return exec.CommandContext(t.Context(), "true").Run() // long enough for another to get in
@@ -164,12 +164,12 @@ func TestTwoBuildersWaitForEachOther(t *testing.T) {
 
 	holding, release := make(chan struct{}), make(chan struct{})
 	go func() {
-		_ = locked(context.Background(), path, func() error { close(holding); <-release; return nil })
+		_ = Locked(context.Background(), path, func() error { close(holding); <-release; return nil })
 	}()
 	<-holding
 	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
 	defer cancel()
-	require.ErrorIs(t, locked(ctx, path, func() error { t.Error("the lock let two in"); return nil }), context.DeadlineExceeded)
+	require.ErrorIs(t, Locked(ctx, path, func() error { t.Error("the lock let two in"); return nil }), context.DeadlineExceeded)
 	close(release)
 }
 
@@ -215,9 +215,9 @@ func TestProgressNamesTheWait(t *testing.T) {
 	defer func() { Progress = os.Stderr }()
 	path := filepath.Join(t.TempDir(), "tool.lock")
 	ctx, cancel := context.WithCancel(t.Context())
-	_ = locked(ctx, path, func() error {
+	_ = Locked(ctx, path, func() error {
 		cancel()
-		return locked(ctx, path, func() error { return nil })
+		return Locked(ctx, path, func() error { return nil })
 	})
 	require.Contains(t, said.String(), "Another process is building tool; waiting for it.")
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"switchback/internal/secret"
+	"switchback/lab/apache"
 	"switchback/lab/kafka"
 	"switchback/runbooks"
 )
@@ -81,7 +82,7 @@ func (l *Lab) provisionKafka(ctx context.Context, cluster string) error {
 	}
 	defer client.Close()
 	admin := kadm.NewClient(client)
-	for _, b := range l.grants() {
+	for _, b := range l.grants(cluster) {
 		if _, err := admin.CreateACLs(ctx, b); err != nil {
 			return fmt.Errorf("provision %s: create ACLs: %w", cluster, err)
 		}
@@ -105,7 +106,8 @@ func (l *Lab) provisionKafka(ctx context.Context, cluster string) error {
 }
 
 func createTopics(ctx context.Context, admin *kadm.Client, partitions int, configs map[string]*string, topics ...string) error {
-	made, err := admin.CreateTopics(ctx, int32(partitions), 1, configs, topics...) //nolint:gosec // a handful
+	// As many replicas as the brokers make by default.
+	made, err := admin.CreateTopics(ctx, int32(partitions), -1, configs, topics...) //nolint:gosec // a handful
 	if err != nil {
 		return fmt.Errorf("create topics: %w", err)
 	}
@@ -117,8 +119,8 @@ func createTopics(ctx context.Context, admin *kadm.Client, partitions int, confi
 	return nil
 }
 
-// grants are the same on both clusters: ahead of time, as they should be.
-func (l *Lab) grants() []*kadm.ACLBuilder {
+// grants are the same on both clusters, but for the names that topics have: ahead of time, as they should be.
+func (l *Lab) grants(cluster string) []*kadm.ACLBuilder {
 	allow := func(user string, operations ...kadm.ACLOperation) *kadm.ACLBuilder {
 		return kadm.NewACLs().Allow("User:" + user).AllowHosts("*").Operations(operations...)
 	}
@@ -143,8 +145,11 @@ func (l *Lab) grants() []*kadm.ACLBuilder {
 				operations[0] = kadm.OpRead
 				all = append(all, allow(c.Name, kadm.OpRead, kadm.OpDescribe).Groups(c.Group).ResourcePatternType(literal))
 			}
-			all = append(all, allow(c.Name, operations...).Topics(w.Name+".").ResourcePatternType(prefixed))
+			all = append(all, allow(c.Name, operations...).Topics(l.TopicPrefix(cluster)+w.Name+".").ResourcePatternType(prefixed))
 		}
+	}
+	if l.options.Link == MirrorMaker {
+		all = append(all, apache.Grants()...)
 	}
 	return all
 }

@@ -36,7 +36,7 @@ func (l *Lab) linkConfig() linkservice.Config {
 	for _, cluster := range Clusters {
 		cfg.Clusters = append(cfg.Clusters, linkservice.ClusterEndpoint{
 			Name: cluster, ID: l.state.ClusterIDs[cluster], Bootstrap: l.state.bootstrap(cluster),
-			ControlURL: "http://" + l.state.address(cluster+"-control"),
+			ControlURL: l.ControlURL(cluster),
 			Admin:      user(l.login(cluster, superuser)), Link: user(l.login(cluster, linkUser)),
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"switchback/lab/apache"
 	"switchback/lab/linkservice"
 	"switchback/runbooks"
 )
@@ -15,8 +16,15 @@ type Options struct {
 	Dir string
 	// Workloads each get topics, clients and a runbook, all on one link. DefaultWorkload alone when empty.
 	Workloads []Workload
-	// Brokers of each cluster; 3 when zero.
+	// Kafka is Kfake (when empty) or Apache; Link is ClusterLinking (when empty) or, with Apache alone, MirrorMaker; Policy is
+	// how MirrorMaker calls topics on the target, Identity (when empty) or Default. A folder keeps what it was made with.
+	Kafka, Link, Policy string
+	// Brokers of each cluster. When zero 3 with Kfake, where they share a process, and 1 with Apache.
 	Brokers int
+	// ExactlyOnce turns on exactly-once source support of the Kafka Connect workers.
+	ExactlyOnce bool
+	// EditConnector changes the settings of each connector of MirrorMaker before it is first made.
+	EditConnector func(name string, config map[string]string)
 	// OneWayLink makes a link from east to west alone, so that there is no way back by reversing it.
 	OneWayLink bool
 	// TLS has the clusters, Consul, Vault and the link serve it alone, under an authority of the lab's own. Temporal cannot.
@@ -40,6 +48,38 @@ type Options struct {
 	// Program is the lab's own program, which serves Kafka, Vault and the link; it is built when empty.
 	Program string
 }
+
+// Values of Options.Kafka, Options.Link and Options.Policy.
+const (
+	Kfake          = "kfake"
+	Apache         = "apache"
+	ClusterLinking = "cluster-linking"
+	MirrorMaker    = "mirrormaker"
+	Identity       = apache.Identity
+	Default        = apache.Default
+)
+
+// check says what is wrong with options that have their defaults.
+func (o Options) check() error {
+	for _, c := range []struct{ what, value, one, other string }{
+		{"kind of Kafka", o.Kafka, Kfake, Apache}, {"link", o.Link, ClusterLinking, MirrorMaker}, {"policy", o.Policy, Identity, Default},
+	} {
+		if c.value != c.one && c.value != c.other {
+			return fmt.Errorf("there is no %s %q: choose %s or %s", c.what, c.value, c.one, c.other)
+		}
+	}
+	switch {
+	case o.Link == MirrorMaker && o.Kafka == Kfake:
+		return fmt.Errorf("MirrorMaker 2 runs on Kafka Connect, which needs real brokers: choose Kafka %s with it", Apache)
+	case o.Policy == Default && o.Link != MirrorMaker:
+		return fmt.Errorf("policy %s is MirrorMaker's: Cluster Linking keeps the names of topics", Default)
+	case o.Kafka == Apache && o.Brokers != 1 && o.Brokers != 3:
+		return fmt.Errorf("%d brokers are no cluster of Apache Kafka here: choose 1 or 3", o.Brokers)
+	}
+	return nil
+}
+
+const defaultDir = "out/lab"
 
 // Workload is what one runbook is about.
 type Workload struct {
@@ -103,7 +143,11 @@ func (w Workload) Groups() []string {
 }
 
 func (o Options) withDefaults() Options {
-	o.Dir = cmp.Or(o.Dir, "out/lab")
+	o.Dir = cmp.Or(o.Dir, defaultDir)
+	o.Kafka, o.Link, o.Policy = cmp.Or(o.Kafka, Kfake), cmp.Or(o.Link, ClusterLinking), cmp.Or(o.Policy, Identity)
+	if o.Brokers == 0 && o.Kafka == Apache {
+		o.Brokers = 1
+	}
 	o.Brokers = cmp.Or(o.Brokers, 3)
 	if len(o.Workloads) == 0 {
 		o.Workloads = []Workload{DefaultWorkload("orders")}

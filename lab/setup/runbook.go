@@ -65,7 +65,7 @@ func (l *Lab) runbook(w Workload) runbooks.Runbook {
 			Drain: seconds(30), StopClients: seconds(20), StartClients: seconds(30), Promote: seconds(30), Verify: seconds(30),
 		},
 	}
-	if !l.options.OneWayLink {
+	if !l.options.OneWayLink && l.options.Link == ClusterLinking { // the way home over MirrorMaker has no connectors yet
 		r.Links = append(r.Links, l.runbookLink(other, home))
 	}
 	for _, cluster := range Clusters {
@@ -90,6 +90,9 @@ func (l *Lab) runbook(w Workload) runbooks.Runbook {
 
 // runbookLink is one direction of the link, asked for at the cluster that it goes to.
 func (l *Lab) runbookLink(from, to string) runbooks.Link {
+	if l.options.Link == MirrorMaker {
+		return l.mirrorMakerLink(from, to)
+	}
 	return runbooks.Link{From: from, To: to, ClusterLinking: &runbooks.ClusterLinking{
 		REST: l.LinkURL(), PathPrefix: "/kafka/v3", Cluster: l.ClusterID(to), Link: LinkName,
 		Credentials: runbooks.SecretRef{Vault: mount + "/" + to + "/link-rest"}, Principal: "User:" + linkUser, CA: l.CA(),

@@ -3,14 +3,16 @@
 //
 // Start reading at Up; Options say what is wanted and Lab is what one gets. Making is idempotent: a lab that is started
 // again in the same folder finds everything as it was left, fences and promoted topics included. kafka.go, link.go,
-// vault.go, consul.go and runbook.go each make what belongs into one server; programs.go starts the worker and clients;
+// vault.go, consul.go and runbook.go each make what belongs into one server; apache.go is Apache Kafka and MirrorMaker 2; programs.go starts the worker and clients;
 // tls.go makes the certificates of a lab with TLS.
 package setup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -20,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"switchback/internal/secret"
+	"switchback/lab/apache"
 	"switchback/lab/servers"
 	"switchback/lab/tree"
 )
@@ -32,6 +35,7 @@ type Lab struct {
 	secrets  *secrets
 	tree     tree.Tree
 	programs Programs
+	runtime  apache.Runtime // of a lab on Apache Kafka
 	certs    certificates
 	http     *http.Client
 }
@@ -65,6 +69,9 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 // Build builds what Up would build, so that a wait of minutes happens where somebody sees why.
 func Build(ctx context.Context, o Options) error {
 	l := &Lab{options: o.withDefaults()}
+	if err := l.options.check(); err != nil {
+		return err
+	}
 	return l.build(ctx)
 }
 
@@ -72,9 +79,12 @@ func Build(ctx context.Context, o Options) error {
 func Open(ctx context.Context, o Options) (*Lab, error) { return open(ctx, o) }
 
 func open(ctx context.Context, o Options) (*Lab, error) {
-	l := &Lab{options: o.withDefaults()}
+	l := &Lab{}
 	var err error
-	if l.dir, err = filepath.Abs(l.options.Dir); err != nil {
+	if l.dir, err = filepath.Abs(cmp.Or(o.Dir, defaultDir)); err != nil {
+		return nil, err
+	}
+	if l.options, err = settled(o, l.dir); err != nil {
 		return nil, err
 	}
 	if err = os.MkdirAll(l.dir, 0o700); err != nil {
@@ -95,6 +105,22 @@ func open(ctx context.Context, o Options) (*Lab, error) {
 	return l, nil
 }
 
+// settled are the options of a lab in a folder, defaults filled in, and checked.
+func settled(o Options, dir string) (Options, error) {
+	var s State
+	err := servers.ReadJSON(filepath.Join(dir, "lab.json"), &s)
+	switch {
+	case err == nil:
+		if o, err = s.keeps(o); err != nil {
+			return o, err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return o, err
+	}
+	o = o.withDefaults()
+	return o, o.check()
+}
+
 func (l *Lab) build(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	into := func(path *string, build func() (string, error)) {
@@ -105,6 +131,9 @@ func (l *Lab) build(ctx context.Context) error {
 	into(&p.Consul, func() (string, error) { return servers.Build(ctx, "consul") })
 	if p.Lab = l.options.Program; p.Lab == "" {
 		into(&p.Lab, func() (string, error) { return servers.Product(ctx, "lab") })
+	}
+	if l.options.Kafka == Apache {
+		g.Go(func() (err error) { l.runtime, err = apache.Fetch(ctx); return err })
 	}
 	if !l.options.WithoutWorker {
 		into(&p.Worker, func() (string, error) { return servers.Product(ctx, "worker", l.options.WorkerTags...) })
@@ -120,6 +149,7 @@ func (l *Lab) start(ctx context.Context) error {
 	kafkas := make([]tree.Spec, len(Clusters))
 	var errs [7]error
 	for i, cluster := range Clusters {
+		l.apacheUsers(cluster)
 		kafkas[i], errs[i] = l.serve("kafka", cluster, l.kafkaConfig(cluster), servers.Answers(l.ControlURL(cluster)+"/health"))
 	}
 	var vault, link, consul tree.Spec
@@ -154,8 +184,15 @@ func (l *Lab) start(ctx context.Context) error {
 	g.Go(func() error {
 		return inOrder(started, l.starts(vault), l.provisionVault)
 	})
+	startKafkas, startLink := l.starts(kafkas...), []func(context.Context) error{l.starts(link), l.provisionLink}
+	if l.options.Kafka == Apache {
+		startKafkas = l.startApache
+	}
+	if l.options.Link == MirrorMaker {
+		startLink = []func(context.Context) error{l.startMirrorMaker}
+	}
 	g.Go(func() error {
-		return inOrder(started, l.starts(kafkas...), l.provisionKafkas, l.starts(link), l.provisionLink)
+		return inOrder(started, append([]func(context.Context) error{startKafkas, l.provisionKafkas}, startLink...)...)
 	})
 	if err := g.Wait(); err != nil {
 		return err
@@ -211,7 +248,7 @@ func (l *Lab) Down() error {
 }
 
 // Kill ends a process with SIGKILL: temporal, consul, vault, east, west, link, worker, or a client's instance such as
-// checkout-1 (its supervisor and its child).
+// checkout-1 (its supervisor and its child). For Apache Kafka see BrokerProcesses and ConnectProcess.
 func (l *Lab) Kill(name string) error { return l.tree.Kill(name) }
 
 // Stop ends a process gracefully.
@@ -271,8 +308,11 @@ func (l *Lab) ClusterID(cluster string) string { return l.state.ClusterIDs[clust
 // Bootstrap of east or west: host:port of each broker.
 func (l *Lab) Bootstrap(cluster string) []string { return l.state.bootstrap(cluster) }
 
-// ControlURL of east or west: where its faults are set.
+// ControlURL of east or west: where its faults are set. Apache Kafka has none, and it is empty.
 func (l *Lab) ControlURL(cluster string) string {
+	if l.options.Kafka == Apache {
+		return ""
+	}
 	return "http://" + l.state.address(cluster+"-control")
 }
 

@@ -1,6 +1,7 @@
 package setup
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -26,6 +27,26 @@ type State struct {
 	Ports      map[string][]int  `json:"ports"`
 	ClusterIDs map[string]string `json:"clusterIds"`
 	TLS        bool              `json:"tls,omitempty"`
+	// Empty in folders that are older than the choice.
+	Kafka  string `json:"kafka,omitempty"`
+	Link   string `json:"link,omitempty"`
+	Policy string `json:"policy,omitempty"`
+}
+
+// keeps fills in what the options leave open with what the folder was made with. Anything else is an error: runbooks, keys
+// and data say otherwise.
+func (s State) keeps(o Options) (Options, error) {
+	for _, c := range []struct {
+		wanted     *string
+		made, then string
+	}{{&o.Kafka, s.Kafka, Kfake}, {&o.Link, s.Link, ClusterLinking}, {&o.Policy, s.Policy, Identity}} {
+		made := cmp.Or(c.made, c.then)
+		if *c.wanted != "" && *c.wanted != made {
+			return o, fmt.Errorf("the lab in this folder was made with %s, not %s: choose another folder, or remove this one", made, *c.wanted)
+		}
+		*c.wanted = made
+	}
+	return o, nil
 }
 
 // ports that every lab has, by the name of the server that listens there.
@@ -51,13 +72,23 @@ func openState(ctx context.Context, dir string, o Options) (State, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return s, err
 	}
-	s = State{Ports: map[string][]int{}, ClusterIDs: map[string]string{}, TLS: o.TLS}
+	s = State{
+		Ports: map[string][]int{}, ClusterIDs: map[string]string{}, TLS: o.TLS, Kafka: o.Kafka, Link: o.Link, Policy: o.Policy,
+	}
 	want := slices.Clone(ports)
-	for _, cluster := range Clusters {
+	listens := func(name string, count int) {
 		want = append(want, struct {
 			name  string
 			count int
-		}{cluster, o.Brokers})
+		}{name, count})
+	}
+	for _, cluster := range Clusters {
+		listens(cluster, o.Brokers)
+		if o.Kafka == Apache {
+			listens(cluster+"-internal", o.Brokers)
+			listens(cluster+"-controller", o.Brokers)
+			listens(ConnectProcess(cluster), 1)
+		}
 		s.ClusterIDs[cluster] = random(16)
 	}
 	total := 0

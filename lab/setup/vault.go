@@ -73,6 +73,7 @@ func (l *Lab) vaultSecrets() map[string]map[string]secret.Value {
 	for _, cluster := range Clusters {
 		login(cluster+"/switchback", l.login(cluster, switchback))
 		login(cluster+"/link-rest", l.linkLogin())
+		login(cluster+"/"+connectSecret, l.ConnectLogin())
 		for _, c := range l.options.clients() {
 			login(cluster+"/"+c.Name, l.login(cluster, c.Name))
 		}
@@ -88,7 +89,7 @@ func (l *Lab) readable() map[string][]string {
 	all := map[string][]string{}
 	worker := []string{"consul/" + workerPart}
 	for _, cluster := range Clusters {
-		worker = append(worker, cluster+"/switchback", cluster+"/link-rest")
+		worker = append(worker, cluster+"/switchback", cluster+"/link-rest", cluster+"/"+connectSecret)
 		for _, c := range l.options.clients() {
 			worker = append(worker, cluster+"/"+c.Name) // to try the logins of clients before they are stopped
 			all[c.Name] = append(all[c.Name], cluster+"/"+c.Name)
