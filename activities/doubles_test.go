@@ -21,9 +21,12 @@ type activityInfo = activity.Info
 
 // fakeLink is a link as hard to live with as a real one: it accepts and does later, loses answers, hangs and refuses.
 type fakeLink struct {
-	w      *world
-	prefix string
-	mu     sync.Mutex
+	w       *world
+	prefix  string
+	seals   bool // an ACL is its seal, and a stop can be taken back
+	patched map[replication.Partition]int64
+	resumed bool
+	mu      sync.Mutex
 
 	now      replication.Syncs
 	healthy  bool
@@ -135,7 +138,7 @@ func (l *fakeLink) HoldsBack(_ context.Context, groups []string) error {
 	return nil
 }
 
-func (l *fakeLink) StopIsFinal() bool { return true }
+func (l *fakeLink) StopIsFinal() bool { return !l.seals }
 
 func (l *fakeLink) Advice(context.Context) ([]replication.Advice, error)   { return nil, nil }
 func (l *fakeLink) Prefix() string                                         { return l.prefix }
@@ -148,6 +151,23 @@ func (l *fakeLink) Translate(_ context.Context, groups []replication.GroupOffset
 		}
 	}
 	return groups, nil
+}
+
+func (l *fakeLink) PatchOffsets(_ context.Context, next map[replication.Partition]int64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.patched = next
+	return nil
+}
+
+func (l *fakeLink) Resume(context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.resumed = true
+	for _, m := range l.mirrors {
+		m.State = replication.MirrorActive
+	}
+	return nil
 }
 
 func (l *fakeLink) LastKnown(_ context.Context, onTarget []replication.GroupOffsets) ([]replication.GroupOffsets, error) {

@@ -47,7 +47,7 @@ func (a *Fences) Raise(ctx context.Context, in FenceInput) (out FenceResult, err
 	var scope Scope
 	err = sideBySide(
 		func() (err error) { scope, err = r.records.scope(ctx, in.Guard.Run.ID()); return err },
-		func() error { return aclSyncIsOff(ctx, r.link) },
+		func() error { return aclSyncIsOff(ctx, r) },
 	)
 	if err != nil {
 		return out, err
@@ -96,8 +96,16 @@ func (a *Fences) Raise(ctx context.Context, in FenceInput) (out FenceResult, err
 }
 
 // aclSyncIsOff refuses to make an ACL while ACL sync would copy it to the cluster that clients are about to use (P5).
-func aclSyncIsOff(ctx context.Context, link replication.Link) error {
-	status, err := link.Status(ctx)
+func aclSyncIsOff(ctx context.Context, r *route) error {
+	if acls := r.link.Denials(replication.DenySyncs, nil); len(acls) > 0 { // it is denied, whatever it is set to
+		denied, err := standing(ctx, r.to, acls)
+		if err == nil && !denied {
+			err = fault.Hint(fmt.Errorf("the mirror may copy ACLs to %s and would copy the fence: %w", r.names.To.Name, fault.ErrConflict),
+				"somebody lifted what the run had denied it; start a new run")
+		}
+		return err
+	}
+	status, err := r.link.Status(ctx)
 	if err != nil {
 		return wrap("read the link", err)
 	}
@@ -160,11 +168,11 @@ func (a *Fences) Lift(ctx context.Context, in FenceInput) (out FenceResult, err 
 		return out, err
 	}
 	defer r.close()
-	err = sideBySide(
-		func() error { return lift(ctx, r.records, r.from, in, in.Route.From.Name, &out) },
-		func() error { return lift(ctx, r.records, r.to, in, in.Route.To.Name, &FenceResult{}) },
-	)
-	if err != nil {
+	// One after the other: on the target a denied ACL sync gets its right back, and would copy a fence that still stands.
+	if err := lift(ctx, r.records, r.from, in, in.Route.From.Name, &out); err != nil {
+		return out, err
+	}
+	if err := lift(ctx, r.records, r.to, in, in.Route.To.Name, &FenceResult{}); err != nil {
 		return out, err
 	}
 	out.Text = fmt.Sprintf("%d DENY ACLs of the runbook lifted on %s, as each of %d brokers says itself", out.Topics, in.Route.From.Name, out.Brokers)

@@ -55,7 +55,7 @@ func (a *Groups) HandOver(ctx context.Context, in HandOverInput) (out HandOverRe
 	if err != nil {
 		return out, err
 	}
-	if err := aclSyncIsOff(ctx, r.link); err != nil {
+	if err := aclSyncIsOff(ctx, r); err != nil {
 		return out, err
 	}
 	var groups []string
@@ -111,7 +111,7 @@ func (a *Groups) HandOver(ctx context.Context, in HandOverInput) (out HandOverRe
 // that may have begun before (P16, P34). Without such groups it does nothing.
 func (a *Groups) holdBack(ctx context.Context, r *route, in HandOverInput, scope Scope, groups []string) error {
 	born := slices.DeleteFunc(slices.Clone(groups), func(g string) bool { return slices.Contains(scope.Groups, g) })
-	if len(born) == 0 {
+	if len(born) == 0 || len(r.link.Denials(replication.DenyGroups, born)) > 0 { // denied with the others, at once
 		return nil
 	}
 	status, err := r.link.Status(ctx)

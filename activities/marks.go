@@ -37,6 +37,9 @@ func (a *Mirrors) KeepMarks(ctx context.Context, in MarksInput) (out MarksResult
 	if err != nil {
 		return out, err
 	}
+	if !r.link.StopIsFinal() {
+		return a.keepSealMarks(ctx, r, in, scope)
+	}
 	var ends []replication.Ends
 	var mirrors map[string]replication.Mirror
 	var from, to replication.Identity
@@ -55,13 +58,9 @@ func (a *Mirrors) KeepMarks(ctx context.Context, in MarksInput) (out MarksResult
 		if e.HighWatermark == replication.Unknown { // a part never replaces the whole (P20)
 			return out, fmt.Errorf("the end of %s on %s is unknown: %w", e.Name(), in.Route.From.Name, fault.ErrNotReady)
 		}
-		fetched, ok := mirrors[e.Topic].Fetched[e.Partition.Partition]
-		if !ok {
-			fetched = replication.Unknown
-		}
 		marks = append(marks, replication.Mark{
-			Position:      replication.Position{Partition: e.Partition, SourceEnd: e.HighWatermark, Replicated: fetched, TargetEnd: e.HighWatermark, Seen: now},
-			SourceCluster: from.ClusterID, TargetCluster: to.ClusterID, Epoch: in.Epoch, Run: in.Guard.Run.ID(),
+			Position:      replication.Position{Partition: e.Partition, SourceEnd: e.HighWatermark, Replicated: fetched(mirrors[e.Topic], e.Partition), TargetEnd: e.HighWatermark, Seen: now},
+			SourceCluster: from.ClusterID, TargetCluster: to.ClusterID, Boundary: e.HighWatermark, Epoch: in.Epoch, Run: in.Guard.Run.ID(),
 		})
 	}
 	killpoint.Reach("KeepMarks/middle")
@@ -73,3 +72,33 @@ func (a *Mirrors) KeepMarks(ctx context.Context, in MarksInput) (out MarksResult
 	out.Text = fmt.Sprintf("marks of %d partitions kept in %s of both clusters", out.Partitions, MarksTopic)
 	return out, nil
 }
+
+// keepSealMarks gives the marks that the seal kept the epoch of their switch, and waits until the connectors, which were
+// asked to stop then, have stopped: a sealed mirror takes its time, and nobody waits for it.
+func (a *Mirrors) keepSealMarks(ctx context.Context, r *route, in MarksInput, scope Scope) (out MarksResult, err error) {
+	from, err := r.from.Identity(ctx)
+	if err != nil {
+		return out, wrap("read the identity of "+in.Route.From.Name, err)
+	}
+	key := marksKey(from.ClusterID, in.Guard.Run.ID())
+	marks, err := getList[replication.Mark](ctx, r.records.to, key)
+	if err != nil {
+		return out, err
+	}
+	for i := range marks {
+		marks[i].Epoch = in.Epoch
+	}
+	killpoint.Reach("KeepMarks/middle")
+	if err := putList(ctx, r.records, key, marks); err != nil {
+		return out, err
+	}
+	out.Partitions = len(marks)
+	if err := a.stoppedAll(ctx, r, time.Now().Add(stopTime), scope.TopicNames()); err != nil {
+		return out, wrap("wait for the connectors behind the seal", err)
+	}
+	out.Text = fmt.Sprintf("marks of %d partitions kept in %s of both clusters; the mirror's connectors have stopped", out.Partitions, MarksTopic)
+	return out, nil
+}
+
+// stopTime is how long connectors may take to stop; those of a dead source wait out their time-outs, a minute.
+const stopTime = 90 * time.Second

@@ -47,11 +47,12 @@ type PreflightResult struct {
 	Topics       int       `json:"topics"`
 	Partitions   int       `json:"partitions"`
 	Groups       int       `json:"groups"`
-	Lag          int64     `json:"lag"`          // records behind now, replication.Unknown if unknown
-	DrainSeconds float64   `json:"drainSeconds"` // at the measured rate; negative if unknown
-	LinkName     string    `json:"linkName"`     // for the link's lock
-	StopIsFinal  bool      `json:"stopIsFinal"`  // promote, not the switch, is the point of no return (P15)
-	QuietSeconds float64   `json:"quietSeconds"` // how long suspend-syncs will wait for cycles to pass
+	Lag          int64     `json:"lag"`                  // records behind now, replication.Unknown if unknown
+	DrainSeconds float64   `json:"drainSeconds"`         // at the measured rate; negative if unknown
+	LinkName     string    `json:"linkName"`             // for the link's lock
+	StopIsFinal  bool      `json:"stopIsFinal"`          // promote, not the switch, is the point of no return (P15)
+	SealProven   bool      `json:"sealProven,omitempty"` // the mirror's principals were seen to obey ACLs (P10)
+	QuietSeconds float64   `json:"quietSeconds"`         // how long suspend-syncs will wait for cycles to pass
 }
 
 // Problems counts the findings that forbid a run.
@@ -123,7 +124,7 @@ func (a *Preflight) Check(ctx context.Context, in PreflightInput) (out Preflight
 	for _, t := range s.topics {
 		out.Partitions += t.Partitions
 	}
-	out.StopIsFinal, out.QuietSeconds = r.link.StopIsFinal(), longestCycle(s.status.Syncs).Seconds()
+	out.StopIsFinal, out.QuietSeconds = r.link.StopIsFinal(), quietAfter(r.link, s.status.Syncs).Seconds()
 	out.Findings = shorten(out.Findings)
 	if in.DryRun || out.Problems() > 0 { // a run with problems does not go on
 		return out, nil

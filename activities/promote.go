@@ -30,7 +30,7 @@ type PromoteResult struct {
 const mirrorEvery = 50 * time.Millisecond
 
 // Promote looks once more for quiescence and copied fences, asks with validate_only for all topics, then promotes and
-// waits until each is stopped (P7, P15, P16, P34). TypePromoteRefused means that nothing was sent; every other error
+// waits until each is stopped (P7, P15, P16, P34); a backend that is sealed is denied instead. TypePromoteRefused means that nothing was sent; every other error
 // lies past the point of no return.
 func (a *Mirrors) Promote(ctx context.Context, in WaitInput) (out PromoteResult, err error) {
 	ctx, out.Acted = begin(ctx)
@@ -41,6 +41,9 @@ func (a *Mirrors) Promote(ctx context.Context, in WaitInput) (out PromoteResult,
 	defer r.close()
 	topics := scope.TopicNames()
 	out.Topics = len(topics)
+	if !r.link.StopIsFinal() {
+		return out, a.seal(ctx, r, in, scope, &out)
+	}
 	if !sent {
 		killpoint.Reach("Promote/before-sent")
 		if err := a.send(ctx, r, replication.Promote, topics); err != nil {
@@ -87,6 +90,9 @@ func (a *Mirrors) lastLook(ctx context.Context, in WaitInput) (r *route, scope S
 		if scope, err = r.records.scope(ctx, in.Guard.Run.ID()); err != nil {
 			return false, "", err
 		}
+		if !r.link.StopIsFinal() {
+			return true, "", nil // a seal can be taken back: it looks by itself
+		}
 		states, err := mirrorStates(ctx, r.link, scope.TopicNames())
 		if err != nil {
 			return false, "", err
@@ -130,7 +136,7 @@ func (a *Mirrors) ready(ctx context.Context, r *route, scope Scope, states map[s
 	err = sideBySide(
 		func() (err error) { second, err = r.from.Ends(ctx, scope.TopicNames()); return err },
 		func() (err error) { drained, err = r.link.Drained(ctx, first); return err },
-		func() error { return aclSyncIsOff(ctx, r.link) }, // it would copy the fence again and again to where clients start (P5)
+		func() error { return aclSyncIsOff(ctx, r) }, // it would copy the fence again and again to where clients start (P5)
 		func() (err error) {
 			valid, err = r.link.ValidateStop(ctx, replication.Promote, scope.TopicNames())
 			return err
@@ -337,7 +343,10 @@ func (a *Mirrors) dropCopies(ctx context.Context, r *route, g Guard) (int, error
 	if err := a.check(ctx, g); err != nil {
 		return 0, err
 	}
-	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), WriteDeadline)
+	wctx, cancel, err := writing(ctx) // after a long wait this is for the next attempt
+	if err != nil {
+		return 0, err
+	}
 	defer cancel()
 	if err := r.to.DeleteACLs(wctx, list); err != nil {
 		return 0, wrap("remove copies of the fence from "+r.names.To.Name, err)

@@ -20,6 +20,8 @@ type WaitInput struct {
 	Guard    Guard     `json:"guard"`
 	Route    Route     `json:"route"`
 	Deadline time.Time `json:"deadline"`
+	// SealProven says that the mirror's principals were seen to obey ACLs, so that a seal needs no stop to be trusted (P10).
+	SealProven bool `json:"sealProven,omitempty"`
 }
 
 // QuiesceResult is the proof, in counts.

@@ -96,13 +96,9 @@ func (a *Reports) addRecords(ctx context.Context, in ReportInput, rep *report.Re
 			return err
 		}
 		for _, m := range marks {
-			mark := m.SourceEnd
-			if m.TargetEnd != replication.Unknown && m.TargetEnd < mark {
-				mark = m.TargetEnd
-			}
 			rep.Positions = append(rep.Positions, report.PartitionPosition{
 				Topic: m.Topic, Partition: m.Partition.Partition,
-				SourceEnd: report.Offset(m.SourceEnd), TargetEnd: report.Offset(m.TargetEnd), Mark: report.Offset(mark),
+				SourceEnd: report.Offset(m.SourceEnd), TargetEnd: report.Offset(m.TargetEnd), Mark: report.Offset(m.Boundary),
 			})
 		}
 	}

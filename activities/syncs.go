@@ -76,19 +76,35 @@ func (a *Syncs) Suspend(ctx context.Context, in SyncsInput) (out SyncsResult, er
 		return out, err
 	}
 	killpoint.Reach("Suspend/middle")
+	if err := deny(wctx, r, in.Guard.Run, replication.DenySyncs, nil); err != nil {
+		return out, err
+	}
 	if err := r.link.SuspendSyncs(wctx, kept.Before, kept.Held); err != nil {
 		return out, wrap("suspend the syncs of link "+status.Name, err)
 	}
 	out.Changed = true
-	out.QuietAt = time.Now().Add(longestCycle(kept.Before))
+	out.QuietAt = time.Now().Add(quietAfter(r.link, kept.Before))
 	for _, t := range status.Topics {
 		if !slices.Contains(kept.Held.Topics, t) {
 			out.Others = append(out.Others, t)
 		}
 	}
+	if len(r.link.Denials(replication.DenySyncs, nil)) > 0 {
+		out.Text = fmt.Sprintf("link %s is denied to copy ACLs and to create topics on %s, as each broker says itself", status.Name, in.Route.To.Name)
+		return out, nil
+	}
 	out.Text = fmt.Sprintf("link %s: ACL sync off (was %s), offset sync holds back %d groups (was %s), auto-create holds back %d topics (was %s)",
 		status.Name, onOff(kept.Before.ACLs), len(kept.Held.Groups), onOff(kept.Before.Offsets), len(kept.Held.Topics), onOff(kept.Before.Topics))
 	return out, nil
+}
+
+// quietAfter is how long a cycle that had begun before the suspension may still write. Where ACLs take the link the right,
+// the brokers refuse the rest of it: only what is under way passes.
+func quietAfter(link replication.Link, before replication.Syncs) time.Duration {
+	if len(link.Denials(replication.DenySyncs, nil)) > 0 {
+		return cycleGrace
+	}
+	return longestCycle(before)
 }
 
 // longestCycle is how long a cycle that had begun before the suspension may still write. Where the backend does not say

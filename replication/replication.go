@@ -41,8 +41,10 @@ type Mark struct {
 	Position
 	SourceCluster string `json:"sourceCluster"` // cluster id, not name
 	TargetCluster string `json:"targetCluster"`
-	Epoch         int64  `json:"epoch"` // of the switch that the mark belongs to
-	Run           string `json:"run"`
+	// Boundary is the source offset of the first record that the target has not; Unknown until it was found by comparison.
+	Boundary int64  `json:"boundary"`
+	Epoch    int64  `json:"epoch"` // of the switch that the mark belongs to
+	Run      string `json:"run"`
 }
 
 // Status of an Outcome.
@@ -216,6 +218,13 @@ type Link interface {
 	// Stop asks for mirrors to be stopped: an outcome per topic, Pending when accepted. Never repeated blindly: after
 	// an error whose fault.Unclear is true, read Mirrors and decide by their state.
 	Stop(ctx context.Context, kind StopKind, topics []string) ([]Outcome, error)
-	// StopIsFinal is true where a stop cannot be taken back (P15).
+	// StopIsFinal is true where a stop cannot be taken back (P15). Where it can, the Denials of DenyTopics are the seal that
+	// holds a link whose tasks take long to stop.
 	StopIsFinal() bool
+	// PatchOffsets tells stopped mirrors where to go on: the source offset of the first record that the target has not. It
+	// reads back what was stored. fault.ErrInvalid where a stop is final.
+	PatchOffsets(ctx context.Context, next map[Partition]int64) error
+	// Resume lets stopped mirrors go on; never before PatchOffsets, and the seal's end (P27). fault.ErrInvalid where a stop
+	// is final.
+	Resume(ctx context.Context) error
 }

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"switchback/internal/fault"
 	"switchback/internal/rest"
 	"switchback/internal/secret"
 	"switchback/replication"
@@ -257,6 +258,16 @@ func (l *Link) Advice(context.Context) ([]replication.Advice, error) { return ni
 
 // Prefix is empty: a run asks for mirrors under their sources' names.
 func (l *Link) Prefix() string { return "" }
+
+// PatchOffsets is refused: a promoted mirror is a topic like any other.
+func (l *Link) PatchOffsets(context.Context, map[replication.Partition]int64) error {
+	return fmt.Errorf("set where the mirrors of link %s go on: a stopped mirror cannot go on: %w", l.name, fault.ErrInvalid)
+}
+
+// Resume is refused: a promoted mirror is a topic like any other.
+func (l *Link) Resume(context.Context) error {
+	return fmt.Errorf("resume the mirrors of link %s: a stopped mirror cannot go on: %w", l.name, fault.ErrInvalid)
+}
 
 // Denials are none: a promoted topic is its own seal, and syncs are suspended by the link's settings.
 func (l *Link) Denials(replication.Denial, []string) []replication.ACL { return nil }
