@@ -27,7 +27,7 @@ type Sample struct {
 	SourceCluster string // cluster ids
 	TargetCluster string
 	Epoch         int64     // that discovery held when both ends had been read
-	Seen          time.Time // when the ends of both clusters had been read, by the worker's clock
+	Seen          time.Time // when reading the ends of both clusters began, by the worker's clock
 	// LastAnswer is when the source answered last, if only in part: never before Seen. An outage begins after it.
 	LastAnswer time.Time
 	// SameOffsets says that offsets are the same on both clusters. Where they are not (MirrorMaker 2), TargetEnd cannot
@@ -75,6 +75,7 @@ type sampleHead struct {
 	TargetCluster string                `json:"targetCluster"`
 	Epoch         int64                 `json:"epoch"`
 	Seen          time.Time             `json:"seen"`
+	LastAnswer    time.Time             `json:"lastAnswer"`
 	SameOffsets   bool                  `json:"sameOffsets"`
 	Parts         map[string]samplePart `json:"parts"`
 }
@@ -114,9 +115,14 @@ type answered struct {
 	At time.Time `json:"at"`
 }
 
-// putSample stores a whole sample in switchback.positions of its target and computes its rates from the one before. A
-// part is refused with fault.ErrNotReady, a sample of an older epoch than what is stored with fault.ErrStale.
+// putSample stores a whole sample in switchback.positions of its target. A part is refused with fault.ErrNotReady, a
+// sample of an older epoch than what is stored with fault.ErrStale.
 func putSample(ctx context.Context, rec Records, s Sample) error {
+	return keepSample(ctx, rec, &s)
+}
+
+// keepSample is putSample that fills in the rates, from the sample before.
+func keepSample(ctx context.Context, rec Records, s *Sample) error {
 	if err := s.whole(); err != nil {
 		return err
 	}
@@ -135,10 +141,10 @@ func putSample(ctx context.Context, rec Records, s Sample) error {
 		return fmt.Errorf("the stored sample is of epoch %d, this one of epoch %d: %w", was.Epoch, s.Epoch, fault.ErrStale)
 	}
 	if before, err := assemble(all, s.Runbook, s.SourceCluster); err == nil {
-		s.Rates = rates(before, s)
+		s.Rates = rates(before, *s)
 	}
 	head := sampleHead{From: s.From, To: s.To, SourceCluster: s.SourceCluster, TargetCluster: s.TargetCluster,
-		Epoch: s.Epoch, Seen: s.Seen, SameOffsets: s.SameOffsets}
+		Epoch: s.Epoch, Seen: s.Seen, LastAnswer: s.LastAnswer, SameOffsets: s.SameOffsets}
 	parts, err := s.pieces()
 	if err != nil {
 		return err
@@ -230,7 +236,7 @@ func assemble(all map[string][]byte, runbook, source string) (Sample, error) {
 		return Sample{}, fmt.Errorf("decode record %s%s: %w", prefix, sampleHeader, err)
 	}
 	s := Sample{Runbook: runbook, From: head.From, To: head.To, SourceCluster: head.SourceCluster, TargetCluster: head.TargetCluster,
-		Epoch: head.Epoch, Seen: head.Seen, LastAnswer: head.Seen, SameOffsets: head.SameOffsets, Rates: map[string]float64{}}
+		Epoch: head.Epoch, Seen: head.Seen, LastAnswer: head.LastAnswer, SameOffsets: head.SameOffsets, Rates: map[string]float64{}}
 	var last answered
 	if raw, ok := all[prefix+sampleAnswered]; ok && json.Unmarshal(raw, &last) == nil && last.At.After(s.LastAnswer) {
 		s.LastAnswer = last.At

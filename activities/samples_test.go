@@ -200,6 +200,7 @@ func TestASourceThatAnsweredInPartWasAlive(t *testing.T) {
 	require.Equal(t, sampled, got.Seen)
 	require.Equal(t, sampled.Add(30*time.Second), got.LastAnswer)
 	s.Seen = sampled.Add(time.Minute)
+	s.LastAnswer = s.Seen
 	require.NoError(t, putSample(t.Context(), rec, s))
 	got, err = lastSample(t.Context(), rec, "orders", "east-id")
 	require.NoError(t, err)
