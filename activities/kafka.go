@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"time"
 
 	"switchback/replication"
 	"switchback/runbooks"
@@ -20,6 +21,9 @@ type Clusters interface {
 	Open(ctx context.Context, site Site) (Kafka, error)
 	// OpenAs logs in with a client's own credentials, from the Vault path given.
 	OpenAs(ctx context.Context, site Site, vaultPath string) (Kafka, error)
+	// Probe logs in with the credentials at the Vault path given and finds out whether ACLs hold that login, by topics that
+	// are there for it; they are made first if asked for. acls are those of the cluster.
+	Probe(ctx context.Context, site Site, vaultPath string, acls []replication.ACL, mayMake bool) (principal string, p replication.Probe, err error)
 }
 
 // Kafka is one cluster. Every method asks the live brokers, obeys its context and returns errors of package fault.
@@ -32,6 +36,18 @@ type Kafka interface {
 	Ends(ctx context.Context, topics []string) ([]replication.Ends, error)
 	Writers(ctx context.Context, partitions []replication.Partition) ([]replication.Writer, error)
 	EndTransactions(ctx context.Context, transactionalIDs []string) error
+	// AbortTransactions ends open transactions that a mirror brought along, which no coordinator of this cluster knows (P19).
+	AbortTransactions(ctx context.Context, open []replication.Writer) error
+	// TopicOverrides are the configs that are set on topics themselves.
+	TopicOverrides(ctx context.Context, topics []string) (map[string]map[string]string, error)
+	// AlterTopicConfigs changes the named configs and no other; nil takes one away.
+	AlterTopicConfigs(ctx context.Context, changes map[string]map[string]*string) error
+	// Newest is the largest timestamp in each partition that holds records.
+	Newest(ctx context.Context, topics []string) (map[replication.Partition]time.Time, error)
+	// OffsetsAt is the first offset of each partition whose record is at least as young as when.
+	OffsetsAt(ctx context.Context, topics []string, when time.Time) (map[replication.Partition]int64, error)
+	// RecordSize is the size of an average record of each topic, in bytes as it lies in the log.
+	RecordSize(ctx context.Context, ends []replication.Ends) (map[string]int64, error)
 
 	ACLs(ctx context.Context) ([]replication.ACL, error)
 	CreateACLs(ctx context.Context, acls []replication.ACL) error

@@ -71,13 +71,19 @@ type SuspendedSyncs struct {
 
 // records reads and writes what a run remembers, on both clusters. The target's copy is the one that is read: it is
 // where the workload is going, and in a disaster the one that is left.
-type records struct{ from, to Records }
+type records struct {
+	from, to Records
+	alone    bool // the source may be lost: its copy is made if it can be, and by FenceWhenReachable later (P20)
+}
+
+// besides is how long a copy on a source that may be lost may hold up the write on the target.
+const besides = 400 * time.Millisecond
 
 func recordsOf(from, to Kafka) records {
 	return records{from: from.Records(MarksTopic), to: to.Records(MarksTopic)}
 }
 
-// put writes to both clusters side by side.
+// put writes to both clusters side by side. Where the source may be lost the target alone counts.
 func (r records) put(ctx context.Context, entries map[string]any) error {
 	raw := make(map[string][]byte, len(entries))
 	for key, v := range entries {
@@ -89,7 +95,15 @@ func (r records) put(ctx context.Context, entries map[string]any) error {
 	}
 	return sideBySide(
 		func() error { return wrap("write records on the target", r.to.Put(ctx, raw)) },
-		func() error { return wrap("write records on the source", r.from.Put(ctx, raw)) },
+		func() error {
+			if !r.alone {
+				return wrap("write records on the source", r.from.Put(ctx, raw))
+			}
+			ctx, cancel := context.WithTimeout(ctx, besides)
+			defer cancel()
+			_ = r.from.Put(ctx, raw) // FenceWhenReachable copies what did not arrive
+			return nil
+		},
 	)
 }
 

@@ -2,7 +2,9 @@ package activities
 
 import (
 	"context"
+	"slices"
 	"strings"
+	"time"
 
 	"switchback/replication"
 )
@@ -95,6 +97,38 @@ func (p prefixed) Commit(ctx context.Context, group string, offsets map[replicat
 		there[replication.Partition{Topic: p.prefix + at.Topic, Partition: at.Partition}] = offset
 	}
 	return p.Kafka.Commit(ctx, group, there)
+}
+
+func (p prefixed) AbortTransactions(ctx context.Context, open []replication.Writer) error {
+	there := slices.Clone(open)
+	for i := range there {
+		there[i].Topic = p.prefix + there[i].Topic
+	}
+	return p.Kafka.AbortTransactions(ctx, there)
+}
+
+func (p prefixed) Newest(ctx context.Context, topics []string) (map[replication.Partition]time.Time, error) {
+	times, err := p.Kafka.Newest(ctx, p.there(topics))
+	out := make(map[replication.Partition]time.Time, len(times))
+	for at, when := range times {
+		name, _ := p.here(at.Topic)
+		out[replication.Partition{Topic: name, Partition: at.Partition}] = when
+	}
+	return out, err
+}
+
+func (p prefixed) RecordSize(ctx context.Context, ends []replication.Ends) (map[string]int64, error) {
+	there := slices.Clone(ends)
+	for i := range there {
+		there[i].Topic = p.prefix + there[i].Topic
+	}
+	sizes, err := p.Kafka.RecordSize(ctx, there)
+	out := make(map[string]int64, len(sizes))
+	for topic, size := range sizes {
+		name, _ := p.here(topic)
+		out[name] = size
+	}
+	return out, err
 }
 
 func (p prefixed) Grants(ctx context.Context, topics, groups []string) (replication.Grants, error) {

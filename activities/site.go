@@ -13,6 +13,8 @@ type Outside struct {
 	Clusters Clusters
 	Links    Links
 	Consuls  Consuls
+	// Silence remembers sources that did not answer a moment ago; nil asks each time.
+	Silence *Silence
 }
 
 // check fails with fault.ErrStale unless the required discovery entry still holds the run's epoch (P35b).
@@ -44,11 +46,20 @@ type route struct {
 	names    Route
 }
 
-// open logs in to both clusters side by side and opens the link.
+// open logs in to both clusters side by side and opens the link. Of a source that may be lost nothing is demanded.
 func (o Outside) open(ctx context.Context, r Route) (*route, error) {
+	return o.openAgain(ctx, r, false)
+}
+
+// openAgain is open; asked says that a lost source is knocked at although it was silent a moment ago.
+func (o Outside) openAgain(ctx context.Context, r Route, asked bool) (*route, error) {
 	out := &route{names: r}
 	err := sideBySide(
 		func() (err error) {
+			if r.SourceLost {
+				out.from = o.openLost(ctx, r.From, asked)
+				return nil
+			}
 			out.from, err = o.Clusters.Open(ctx, r.From)
 			return wrap("open "+r.From.Name, err)
 		},
@@ -63,6 +74,7 @@ func (o Outside) open(ctx context.Context, r Route) (*route, error) {
 		return nil, err
 	}
 	out.records = recordsOf(out.from, out.to)
+	out.records.alone = r.SourceLost
 	out.to = renamed(out.to, out.link.Prefix())
 	return out, nil
 }

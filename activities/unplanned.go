@@ -49,22 +49,11 @@ type Reach struct {
 	Why        string   `json:"why,omitempty"`        // what it says instead of an answer
 }
 
-// Loss is what the source has, or may have, that the target has not. AtLeast counts records that were seen to exist;
-// AtMost is replication.Unknown while the number is open (P38); Estimate is extrapolated, and never a bound (P21).
-type Loss struct {
-	AtLeast  int64   `json:"atLeast"`
-	AtMost   int64   `json:"atMost"`
-	Estimate int64   `json:"estimate"` // replication.Unknown without a rate
-	Bytes    int64   `json:"bytes"`    // of AtLeast, estimated; replication.Unknown
-	Seconds  float64 `json:"seconds"`  // from the newest record that the target has to the outage; negative is unknown
-	Why      string  `json:"why"`      // how it is known, or why it is not
-}
-
-// TopicLoss is the loss of one topic.
-type TopicLoss struct {
-	Topic string `json:"topic"`
-	Loss
-}
+// Loss and TopicLoss are judged by package replication.
+type (
+	Loss      = replication.Loss
+	TopicLoss = replication.TopicLoss
+)
 
 // FenceReachResult says what of the source is fenced. Fenced is true only when every broker that the cluster holds for
 // live said so; whoever is cut off may write until then.
@@ -112,6 +101,13 @@ type FailOverResult struct {
 	Waits   bool     `json:"waits"` // the backend's tasks still have to stop; the seal holds them meanwhile
 	Hanging []string `json:"hanging,omitempty"`
 	Text    string   `json:"text"`
+}
+
+// LastMarksInput is for the marks of an unplanned run. Its Route's source is never waited for, and Outage, when nobody
+// said it, is now.
+type LastMarksInput struct {
+	MarksInput
+	Outage time.Time `json:"outage,omitzero"`
 }
 
 // LastMarksResult says what is known of the loss at the stop.

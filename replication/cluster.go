@@ -23,6 +23,12 @@ type Identity struct {
 	Controller int32    `json:"controller"` // on KRaft any broker, which forwards
 }
 
+// Range is a stretch of one partition's log: offsets from From up to, not including, To.
+type Range struct {
+	Partition
+	From, To int64
+}
+
 // Topic is one topic of a cluster.
 type Topic struct {
 	Name              string `json:"name"`
@@ -30,6 +36,8 @@ type Topic struct {
 	Partitions        int    `json:"partitions"`
 	ReplicationFactor int    `json:"replicationFactor"`
 	Internal          bool   `json:"internal,omitempty"`
+	// Offline are brokers that hold replicas of it and are down: one that the cluster does not list any more.
+	Offline []int32 `json:"offline,omitempty"`
 }
 
 // NewTopic describes a topic to be made. ReplicationFactor 0 means 3, or as many brokers as there are if fewer.
@@ -50,6 +58,8 @@ type Writer struct {
 	LastTimestamp   time.Time `json:"lastTimestamp,omitzero"` // of its last batch
 	TxnStartOffset  int64     `json:"txnStartOffset"`         // of its open transaction, Unknown if none is open
 	TransactionalID string    `json:"transactionalId,omitempty"`
+	// CoordinatorEpoch is needed to end a transaction whose coordinator is on another cluster.
+	CoordinatorEpoch int32 `json:"coordinatorEpoch"`
 }
 
 // Writing are the writers of after that are at work: what they wrote is not what they had written before, or they

@@ -176,20 +176,8 @@ func perTopic(led []*look, add func(topic string, of []*look)) {
 
 // listOffsets asks one broker: for each partition either an offset or an error.
 func (c *Cluster) listOffsets(ctx context.Context, broker int32, led []*look, timestamp int64, isolation int8) (map[replication.Partition]int64, map[replication.Partition]error) {
-	req := kmsg.NewPtrListOffsetsRequest()
-	req.ReplicaID, req.IsolationLevel = -1, isolation
-	perTopic(led, func(topic string, of []*look) {
-		rt := kmsg.NewListOffsetsRequestTopic()
-		rt.Topic = topic
-		for _, l := range of {
-			rp := kmsg.NewListOffsetsRequestTopicPartition()
-			rp.Partition, rp.Timestamp, rp.CurrentLeaderEpoch = l.Partition.Partition, timestamp, l.LeaderEpoch
-			rt.Partitions = append(rt.Partitions, rp)
-		}
-		req.Topics = append(req.Topics, rt)
-	})
 	offsets, errs := make(map[replication.Partition]int64, len(led)), map[replication.Partition]error{}
-	resp, err := req.RequestWith(ctx, c.on(broker))
+	resp, err := listRequest(led, timestamp, isolation).RequestWith(ctx, c.on(broker))
 	if err != nil {
 		return offsets, all(led, c.fail(fmt.Sprintf("list offsets on broker %d", broker), err, reading))
 	}
@@ -204,6 +192,22 @@ func (c *Cluster) listOffsets(ctx context.Context, broker int32, led []*look, ti
 		}
 	}
 	return offsets, unanswered(led, offsets, errs)
+}
+
+func listRequest(led []*look, timestamp int64, isolation int8) *kmsg.ListOffsetsRequest {
+	req := kmsg.NewPtrListOffsetsRequest()
+	req.ReplicaID, req.IsolationLevel = -1, isolation
+	perTopic(led, func(topic string, of []*look) {
+		rt := kmsg.NewListOffsetsRequestTopic()
+		rt.Topic = topic
+		for _, l := range of {
+			rp := kmsg.NewListOffsetsRequestTopicPartition()
+			rp.Partition, rp.Timestamp, rp.CurrentLeaderEpoch = l.Partition.Partition, timestamp, l.LeaderEpoch
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		req.Topics = append(req.Topics, rt)
+	})
+	return req
 }
 
 // logEnds asks one broker for the end of the current leader epoch, which is the log end offset of the leader.

@@ -33,7 +33,7 @@ func (c *Cluster) Topics(ctx context.Context, match func(string) bool) ([]replic
 			bad.add(*t.Topic, err)
 			continue
 		}
-		topic := replication.Topic{Name: *t.Topic, Partitions: len(t.Partitions), Internal: t.IsInternal}
+		topic := replication.Topic{Name: *t.Topic, Partitions: len(t.Partitions), Internal: t.IsInternal, Offline: offline(t)}
 		if t.TopicID != [16]byte{} {
 			topic.ID = base64.RawURLEncoding.EncodeToString(t.TopicID[:])
 		}
@@ -46,10 +46,33 @@ func (c *Cluster) Topics(ctx context.Context, match func(string) bool) ([]replic
 	return topics, bad.err(c)
 }
 
+// offline are the brokers that hold replicas of the topic and are not there.
+func offline(t kmsg.MetadataResponseTopic) (brokers []int32) {
+	for _, p := range t.Partitions {
+		brokers = append(brokers, p.OfflineReplicas...)
+	}
+	slices.Sort(brokers)
+	return slices.Compact(brokers)
+}
+
 // TopicConfigs reads the effective configuration of topics, defaults included.
 func (c *Cluster) TopicConfigs(ctx context.Context, topics []string) (map[string]map[string]string, error) {
+	all := make(map[string]map[string]string, len(topics))
+	err := c.describeConfigs(ctx, topics, func(topic string, e kmsg.DescribeConfigsResponseResourceConfig) {
+		if all[topic] == nil {
+			all[topic] = map[string]string{}
+		}
+		if e.Value != nil {
+			all[topic][e.Name] = *e.Value
+		}
+	})
+	return all, err
+}
+
+// describeConfigs hands every config of every topic to each.
+func (c *Cluster) describeConfigs(ctx context.Context, topics []string, each func(string, kmsg.DescribeConfigsResponseResourceConfig)) error {
 	if len(topics) == 0 {
-		return map[string]map[string]string{}, nil
+		return nil
 	}
 	req := kmsg.NewPtrDescribeConfigsRequest()
 	for _, t := range topics {
@@ -59,29 +82,26 @@ func (c *Cluster) TopicConfigs(ctx context.Context, topics []string) (map[string
 	}
 	resp, err := req.RequestWith(ctx, c.ask())
 	if err != nil {
-		return nil, c.fail("read topic configs", err, reading)
+		return c.fail("read topic configs", err, reading)
 	}
 	bad := partial{op: "read topic configs"}
-	all := make(map[string]map[string]string, len(topics))
+	answered := make(map[string]bool, len(topics))
 	for _, r := range resp.Resources {
+		answered[r.ResourceName] = true
 		if err := coded(r.ErrorCode, r.ErrorMessage); err != nil {
 			bad.add(r.ResourceName, err)
 			continue
 		}
-		configs := make(map[string]string, len(r.Configs))
 		for _, e := range r.Configs {
-			if e.Value != nil {
-				configs[e.Name] = *e.Value
-			}
+			each(r.ResourceName, e)
 		}
-		all[r.ResourceName] = configs
 	}
 	for _, t := range topics {
-		if all[t] == nil && !slices.ContainsFunc(bad.failed, func(o replication.Outcome) bool { return o.Name == t }) {
+		if !answered[t] {
 			bad.add(t, fmt.Errorf("%w: the broker did not answer for it", fault.ErrNotFound))
 		}
 	}
-	return all, bad.err(c)
+	return bad.err(c)
 }
 
 // CreateTopic makes a topic and waits until its leaders are known. fault.ErrConflict when it exists.

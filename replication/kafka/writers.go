@@ -80,7 +80,7 @@ func (c *Cluster) Writers(ctx context.Context, partitions []replication.Partitio
 
 func writer(on replication.Partition, a kmsg.DescribeProducersResponseTopicPartitionActiveProducer) replication.Writer {
 	w := replication.Writer{Partition: on, ProducerID: a.ProducerID, Epoch: a.ProducerEpoch, LastSequence: a.LastSequence,
-		TxnStartOffset: a.CurrentTxnStartOffset}
+		TxnStartOffset: a.CurrentTxnStartOffset, CoordinatorEpoch: a.CoordinatorEpoch}
 	if a.LastTimestamp >= 0 {
 		w.LastTimestamp = time.UnixMilli(a.LastTimestamp)
 	}
@@ -160,4 +160,42 @@ func (c *Cluster) endTransaction(ctx context.Context, id string) error {
 			return err
 		}
 	}
+}
+
+// AbortTransactions writes the abort marker for open transactions that no coordinator of this cluster knows: those that a
+// mirror brought along with its records. Give it what Writers said of them. It needs ALTER on the cluster. A
+// *replication.Partial names the partitions on which a transaction could not be ended.
+func (c *Cluster) AbortTransactions(ctx context.Context, open []replication.Writer) error {
+	if len(open) == 0 {
+		return nil
+	}
+	req := kmsg.NewPtrWriteTxnMarkersRequest()
+	for _, w := range open {
+		m := kmsg.NewWriteTxnMarkersRequestMarker()
+		m.ProducerID, m.ProducerEpoch, m.CoordinatorEpoch = w.ProducerID, int16(w.Epoch), w.CoordinatorEpoch
+		t := kmsg.NewWriteTxnMarkersRequestMarkerTopic()
+		t.Topic, t.Partitions = w.Topic, []int32{w.Partition.Partition}
+		m.Topics = append(m.Topics, t)
+		req.Markers = append(req.Markers, m)
+	}
+	bad := partial{op: "abort transactions", in: writing}
+	answered := 0
+	for _, shard := range c.sharded(ctx, req) {
+		if shard.Err != nil {
+			bad.add("a leader", shard.Err)
+			continue
+		}
+		for _, m := range shard.Resp.(*kmsg.WriteTxnMarkersResponse).Markers {
+			for _, t := range m.Topics {
+				for _, p := range t.Partitions {
+					answered++
+					bad.add(fmt.Sprintf("producer id %d on %s-%d", m.ProducerID, t.Topic, p.Partition), kerr.ErrorForCode(p.ErrorCode))
+				}
+			}
+		}
+	}
+	if answered < len(open) && len(bad.failed) == 0 {
+		bad.add("some", fmt.Errorf("%w: %d of %d were answered for", fault.ErrUnclear, answered, len(open)))
+	}
+	return bad.err(c)
 }
