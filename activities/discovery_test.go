@@ -126,11 +126,22 @@ func TestP40_OthersAreSetUpwardsOnly(t *testing.T) {
 			w := newWorld(t)
 			other := w.entries["consul.east"]
 			other.state.Epoch, other.state.Cluster = tc.epoch, tc.cluster
+			asked := 0 // an entry that is not below is never asked: the rule is this side's, not the entry's to keep
+			w.before["consul.east.Switch"] = func(context.Context) error { asked++; return nil }
 			out, err := w.switched()
 			require.NoError(t, err)
-			require.Equal(t, tc.want, out.Entries[1].Status, "%+v", out.Entries)
-			require.Equal(t, tc.ends, other.state.Epoch)
-			require.EqualValues(t, 8, w.entries["consul.west"].state.Epoch)
+			for range 2 {
+				require.Equal(t, tc.want, out.Entries[1].Status, "%+v", out.Entries)
+				require.Equal(t, tc.ends, other.state.Epoch)
+				require.EqualValues(t, 8, w.entries["consul.west"].state.Epoch)
+				if tc.want == replication.Pending {
+					require.Zero(t, asked)
+					require.Contains(t, out.Entries[1].Reason, fmt.Sprintf("holds epoch %d for %s, not below 8", tc.epoch, tc.cluster))
+					require.Contains(t, out.Entries[1].Reason, "find out who wrote it")
+				}
+				out, err = run[SwitchResult](w, (*Discovery)(nil).Align, AlignInput{Entries: w.runbook().Discovery, Deadline: time.Now().Add(500 * time.Millisecond)})
+				require.NoError(t, err)
+			}
 		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -236,11 +237,26 @@ func TestP25_AGroupAliveOnTheTargetIsRefused(t *testing.T) {
 func TestP09_OffsetsThatAreAboutToChangeAreWaitedFor(t *testing.T) {
 	t.Parallel()
 	w := read(t)
-	n := 0
-	w.east.ControlKey(int16(kmsg.OffsetFetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
-		w.east.KeepControl()
-		require.True(t, req.(*kmsg.OffsetFetchRequest).RequireStable)
-		if n++; n > 1 {
+	asked := w.unstable("east", 1)
+	out, err := attempts[HandOverResult](w, (*Groups)(nil).HandOver, w.handOverInput(soon()))
+	require.NoError(t, err)
+	require.EqualValues(t, 2, out.Attempt, "a transaction that is about to commit is no reason to give up")
+	require.Greater(t, asked(), int64(1))
+	require.EqualValues(t, 4, w.committed("west", "billing")[at("orders", 0)])
+}
+
+// unstable has a cluster answer the first requests for the offsets of billing like one where a transaction is about to
+// commit some, if RequireStable is asked for; every request must. It returns how often it was asked by Switchback.
+func (w *world) unstable(site string, times int64) (asked func() int64) {
+	var n atomic.Int64
+	cluster := w.fake(site)
+	cluster.ControlKey(int16(kmsg.OffsetFetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if r := req.(*kmsg.OffsetFetchRequest); len(r.Groups) == 1 && r.Groups[0].Topics != nil { // a member's own, at its start
+			return nil, nil, false
+		}
+		assert.True(w.t, req.(*kmsg.OffsetFetchRequest).RequireStable)
+		if n.Add(1) > times {
 			return nil, nil, false
 		}
 		resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
@@ -253,10 +269,7 @@ func TestP09_OffsetsThatAreAboutToChangeAreWaitedFor(t *testing.T) {
 		resp.Groups = append(resp.Groups, rg)
 		return resp, nil, true
 	})
-	out, err := attempts[HandOverResult](w, (*Groups)(nil).HandOver, w.handOverInput(soon()))
-	require.NoError(t, err)
-	require.EqualValues(t, 2, out.Attempt, "a transaction that is about to commit is no reason to give up")
-	require.EqualValues(t, 4, w.committed("west", "billing")[at("orders", 0)])
+	return n.Load
 }
 
 // The offset sync of a link that nobody suspended writes over what was handed over.

@@ -82,6 +82,17 @@ func TestP07_PromoteLooksOnceMoreAfterwards(t *testing.T) {
 	require.Contains(t, out.Text, "stranded")
 }
 
+// A client that was cut off gets its acknowledgement once the slow follower has the batch: it is stranded now already.
+func TestP23_ABatchThatWaitsForAFollowerIsStrandedToo(t *testing.T) {
+	t.Parallel()
+	w := calm(t)
+	w.fill("orders", 1, 3)
+	w.after["link.Stop"] = func(context.Context) error { w.ends = slowFollower("east"); return nil }
+	out, err := w.promote(soon())
+	require.NoError(t, err)
+	require.Equal(t, []string{"1 records of orders-1 from offset 3"}, out.Stranded)
+}
+
 // An offset that cannot be read is no writer, and passes.
 func TestP07_UnknownIsNotWriting(t *testing.T) {
 	t.Parallel()
@@ -289,4 +300,15 @@ func TestCatchUpNamesWhoIsBehind(t *testing.T) {
 	out, err = run[CatchUpResult](w, (*Logs)(nil).CatchUp, in)
 	require.NoError(t, err)
 	require.Empty(t, out.Behind)
+}
+
+// A group whose transaction is about to commit offsets has not caught up, whatever its old offsets say.
+func TestP09_CatchUpWaitsForOffsetsThatAreAboutToChange(t *testing.T) {
+	t.Parallel()
+	w := read(t)
+	asked := w.unstable("east", 1)
+	out, err := run[CatchUpResult](w, (*Logs)(nil).CatchUp, WaitInput{Guard: w.guard(), Route: w.route(), Deadline: late()})
+	require.NoError(t, err)
+	require.Equal(t, []replication.Outcome{{Name: "billing", Status: replication.Pending, Reason: "1 records behind"}}, out.Behind)
+	require.Greater(t, asked(), int64(1))
 }

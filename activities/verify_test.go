@@ -22,13 +22,7 @@ func (w *world) verify(until time.Time) (VerifyResult, error) {
 
 func TestVerifySeesTheTargetAtWork(t *testing.T) {
 	t.Parallel()
-	w := read(t)
-	cl := w.raw("west", admin, kgo.ConsumerGroup("billing"), kgo.ConsumeTopics("orders"), kgo.HeartbeatInterval(50*time.Millisecond), kgo.AutoCommitInterval(100*time.Millisecond))
-	go func() {
-		for !cl.PollFetches(context.Background()).IsClientClosed() {
-		}
-	}()
-	w.stable("west", "billing")
+	w := atWork(t)
 	out, err := w.verify(soon())
 	require.NoError(t, err)
 	require.Empty(t, out.Problems)
@@ -36,6 +30,31 @@ func TestVerifySeesTheTargetAtWork(t *testing.T) {
 	again, err := w.verify(soon())
 	require.NoError(t, err)
 	require.Greater(t, again.CanaryOffset, out.CanaryOffset)
+}
+
+// A group whose transaction is about to commit offsets is looked at again: it is not left out.
+func TestP09_VerifyWaitsForOffsetsThatAreAboutToChange(t *testing.T) {
+	t.Parallel()
+	w := atWork(t)
+	asked := w.unstable("west", 2)
+	out, err := w.verify(soon())
+	require.NoError(t, err)
+	require.Empty(t, out.Problems)
+	require.Equal(t, []replication.Outcome{{Name: "billing", Status: replication.OK}}, out.Groups)
+	require.Greater(t, asked(), int64(2))
+}
+
+// atWork is a world whose group reads on the target.
+func atWork(t *testing.T) *world {
+	t.Helper()
+	w := read(t)
+	cl := w.raw("west", admin, kgo.ConsumerGroup("billing"), kgo.ConsumeTopics("orders"), kgo.HeartbeatInterval(50*time.Millisecond), kgo.AutoCommitInterval(100*time.Millisecond))
+	go func() {
+		for !cl.PollFetches(context.Background()).IsClientClosed() {
+		}
+	}()
+	w.stable("west", "billing")
+	return w
 }
 
 func TestVerifyNamesWhatIsNotAsItShouldBe(t *testing.T) {
