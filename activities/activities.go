@@ -45,22 +45,26 @@ type Route struct {
 	SourceLost bool `json:"sourceLost,omitempty"`
 }
 
-// Acted is part of the result of every activity that changes something. Attempt > 1 means that an earlier attempt was
-// lost sight of; its writes end at latest WriteDeadline after its start, and whoever undoes or starts clients outlives
-// that first (P35c).
+// Acted is part of the result of every activity that changes something. Attempt > 1 means that earlier attempts failed or
+// were lost sight of; whoever undoes or starts clients outlives their writes first (P35c).
 type Acted struct {
 	Changed bool      `json:"changed"`
 	Attempt int32     `json:"attempt"`
-	Started time.Time `json:"started"` // of this attempt
+	Started time.Time `json:"started"`       // of this attempt, by Temporal's clock
+	Late    time.Time `json:"late,omitzero"` // when the writes of earlier attempts have ended, by Temporal's clock
 }
 
-// LateUntil is when the writes of earlier attempts have ended for certain; zero when no attempt was lost sight of.
+// LateUntil is when the writes of earlier attempts have ended for certain; zero when there was none. A worker from before
+// Late was known only says when it began itself.
 func (a Acted) LateUntil() time.Time {
-	if a.Attempt <= 1 {
+	switch {
+	case a.Attempt <= 1:
 		return time.Time{}
+	case a.Late.IsZero():
+		return a.Started.Add(WriteDeadline)
 	}
-	return a.Started.Add(WriteDeadline)
+	return a.Late
 }
 
-// WriteDeadline bounds all writes of one attempt of an activity, counted from its start (P35a).
+// WriteDeadline bounds all writes of one attempt of an activity, counted from when Temporal handed it out (P35a).
 const WriteDeadline = 2 * time.Second

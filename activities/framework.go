@@ -34,11 +34,13 @@ type inbound struct {
 
 type progressKey struct{}
 
-// ExecuteActivity beats until the activity ends, with what it last said by say.
+// ExecuteActivity beats until the activity ends, with what it last said by say and with which attempt it is. One that
+// fails beats once more: Temporal keeps that for the next attempt, which could not tell it from one that was lost.
 func (i *inbound) ExecuteActivity(ctx context.Context, in *interceptor.ExecuteActivityInput) (any, error) {
 	name := activity.GetInfo(ctx).ActivityType.Name
 	killpoint.Reach(name + "/before")
 	var progress atomic.Value
+	outer := ctx
 	ctx, cancel := context.WithCancel(context.WithValue(ctx, progressKey{}, &progress))
 	done := make(chan struct{})
 	go func() {
@@ -50,15 +52,48 @@ func (i *inbound) ExecuteActivity(ctx context.Context, in *interceptor.ExecuteAc
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				activity.RecordHeartbeat(ctx, progress.Load())
+				beat(ctx, &progress)
 			}
 		}
 	}()
 	result, err := i.Next.ExecuteActivity(ctx, in)
 	cancel()
 	<-done
+	if err != nil {
+		beat(outer, &progress)
+	}
 	killpoint.Reach(name + "/after")
 	return result, toApplication(err)
+}
+
+// attempt is what an attempt leaves to the next one in its heartbeats.
+type attempt struct {
+	Number  int32     `json:"attempt"`
+	Started time.Time `json:"started"` // by Temporal's clock
+}
+
+func beat(ctx context.Context, progress *atomic.Value) {
+	info := activity.GetInfo(ctx)
+	activity.RecordHeartbeat(ctx, progress.Load(), attempt{info.Attempt, info.StartedTime})
+}
+
+// lateUntil is when the writes of the attempts before this one have ended, WriteDeadline after the last of them was handed
+// out. If that one has not left a word it did not fail, so it was lost: Temporal has waited a whole heartbeat time-out for
+// it since it was handed out, and then for the first pause before a retry at least.
+func lateUntil(ctx context.Context, info activity.Info) time.Time {
+	if info.Attempt <= 1 {
+		return time.Time{}
+	}
+	var said any
+	var before attempt
+	if err := activity.GetHeartbeatDetails(ctx, &said, &before); err == nil && before.Number == info.Attempt-1 {
+		return before.Started.Add(WriteDeadline)
+	}
+	waited := info.HeartbeatTimeout
+	if info.RetryPolicy != nil {
+		waited += info.RetryPolicy.InitialInterval
+	}
+	return info.StartedTime.Add(WriteDeadline - waited)
 }
 
 // say puts a sentence into the next heartbeat: a hint for the eye, never progress of record.
@@ -75,28 +110,48 @@ func writing(ctx context.Context) (context.Context, context.CancelFunc, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
-	deadline := started(ctx).Add(WriteDeadline)
+	c := clockOf(ctx)
+	deadline := c.started.Add(WriteDeadline)
 	if !time.Now().Before(deadline) {
+		if c.behind > skewMost {
+			return nil, nil, fmt.Errorf("by this worker's clock the attempt began %s after Temporal had handed it out: the worker stood still, "+
+				"or its clock is ahead of Temporal's; if that repeats see to the time service: %w", c.behind.Round(time.Millisecond), errWritesOver)
+		}
 		return nil, nil, errWritesOver
 	}
 	wctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
 	return wctx, cancel, nil
 }
 
-type startedKey struct{}
+// skewMost is how far this worker's clock and Temporal's may be apart, which leaves half of the time for writes.
+const skewMost = WriteDeadline / 2
 
-// started is when this attempt's writes began to count: the worker's own clock, set once per attempt by begin.
-func started(ctx context.Context) time.Time {
-	if t, ok := ctx.Value(startedKey{}).(time.Time); ok {
-		return t
-	}
-	return time.Now()
+type clockKey struct{}
+
+// clock is when this attempt's writes began to count, set once per attempt by begin.
+type clock struct {
+	started time.Time
+	behind  time.Duration // how long after it was handed out the attempt began, as far as the clocks agree
 }
 
-// begin starts the clock for the writes of an attempt and returns what its result must carry.
+func clockOf(ctx context.Context) clock {
+	if c, ok := ctx.Value(clockKey{}).(clock); ok {
+		return c
+	}
+	return clock{started: time.Now()}
+}
+
+// begin starts the clock for the writes of an attempt and returns what its result must carry. They count from when
+// Temporal handed the attempt out: a worker that stood still in between has lost it since then. Where this worker's clock
+// is behind Temporal's they count from now.
 func begin(ctx context.Context) (context.Context, Acted) {
 	info := activity.GetInfo(ctx)
-	return context.WithValue(ctx, startedKey{}, time.Now()), Acted{Attempt: info.Attempt, Started: info.StartedTime}
+	now := time.Now()
+	c := clock{started: now, behind: now.Sub(info.StartedTime)}
+	if c.behind > 0 {
+		c.started = now.Add(-c.behind) // with the monotonic clock of now, which nobody sets
+	}
+	return context.WithValue(ctx, clockKey{}, c), Acted{Attempt: info.Attempt, Started: info.StartedTime, Late: lateUntil(ctx, info)}
 }
 
 func wrap(doing string, err error) error {

@@ -23,6 +23,11 @@ const (
 	QueryEntity    = "status"
 )
 
+// TaskTimeout is for workflow tasks, wherever a workflow is started: a worker that dies while it decides what comes next
+// costs the switch window this much, and by default it would cost 10 s. A task takes milliseconds; a worker that stands
+// still for longer only has it decided again.
+const TaskTimeout = 2 * time.Second
+
 // Acquire is what a run asks of an entity. SeenEpoch is the highest epoch seen in any discovery entry, 0 if none;
 // an entity without history starts from it. SeenActive is the cluster that discovery names.
 type Acquire struct {
@@ -105,6 +110,7 @@ func (a *Locks) update(ctx context.Context, entity, name, id string, arg, out an
 	start := a.Temporal.NewWithStartWorkflowOperation(client.StartWorkflowOptions{
 		ID:                       entity,
 		TaskQueue:                activity.GetInfo(ctx).TaskQueue,
+		WorkflowTaskTimeout:      TaskTimeout,
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 		StaticSummary:            "Who holds " + entity + ", and where its workload is",
 	}, EntityWorkflow, EntityState{})

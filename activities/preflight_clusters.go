@@ -342,8 +342,12 @@ func nobodyElseWrites(_ context.Context, s *survey) error {
 // clockSkew is how far clocks may be apart before times in a report mislead.
 const clockSkew = 2 * time.Second
 
-// clocksAgree compares this worker's clock with that of the brokers, where the canary topic is stamped by them.
+// clocksAgree compares this worker's clock with Temporal's, which the time for writes counts by (P35a), and with that of
+// the brokers, where the canary topic is stamped by them.
 func clocksAgree(ctx context.Context, s *survey) error {
+	if behind := clockOf(ctx).behind; behind.Abs() > skewMost {
+		s.problem("clocks", fmt.Sprintf("this worker's clock is %s away from Temporal's, or the worker took as long to begin; the time in which an attempt may write counts by both", behind.Round(time.Millisecond)), "see to the time service of the worker and of Temporal, then start again")
+	}
 	if s.in.DryRun {
 		s.warn("clocks", "not looked at in a dry run, because it needs a record", "the run itself looks")
 		return nil

@@ -272,7 +272,7 @@ func attempts[R any](w *world, activity, in any) (out R, err error) {
 	var suite testsuite.WorkflowTestSuite
 	env := suite.NewTestWorkflowEnvironment()
 	env.SetTestTimeout(time.Minute)
-	env.SetWorkerOptions(worker.Options{Interceptors: []interceptor.WorkerInterceptor{&Interceptor{}}})
+	env.SetWorkerOptions(worker.Options{Interceptors: []interceptor.WorkerInterceptor{&Interceptor{}, &handing{change: eachItsOwnStart()}}})
 	for _, a := range w.all() {
 		env.RegisterActivity(a)
 	}

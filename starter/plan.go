@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.temporal.io/sdk/client"
 
+	"switchback/activities"
 	"switchback/workflows"
 )
 
@@ -50,7 +51,9 @@ anywhere. It exits with 1 when the run could not go now.`,
 				ctx, cancel := context.WithTimeout(ctx, max(c.timeout, planning))
 				defer cancel()
 				id := fmt.Sprintf("plan-%s-%s", in.Runbook, c.now().UTC().Format("20060102-150405.000"))
-				run, err := t.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: id, TaskQueue: c.taskQueue, StaticSummary: "Dry run: " + in.Runbook + " to " + in.To}, workflows.PlanFailover, in)
+				run, err := t.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+					ID: id, TaskQueue: c.taskQueue, WorkflowTaskTimeout: activities.TaskTimeout, StaticSummary: "Dry run: " + in.Runbook + " to " + in.To,
+				}, workflows.PlanFailover, in)
 				if err != nil {
 					return fmt.Errorf("start %s: %w", id, err)
 				}

@@ -10,6 +10,7 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 
+	"switchback/activities"
 	"switchback/workflows"
 )
 
@@ -52,7 +53,8 @@ unless the run completed.`,
 					id = fmt.Sprintf("planned-%s-%s", in.Runbook, c.now().UTC().Format("20060102-150405"))
 				}
 				run, err := t.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-					ID: id, TaskQueue: c.taskQueue, WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
+					ID: id, TaskQueue: c.taskQueue, WorkflowTaskTimeout: activities.TaskTimeout,
+					WorkflowIDConflictPolicy:                 enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
 					WorkflowExecutionErrorWhenAlreadyStarted: true, // or the other run would be taken for this one
 					StaticSummary:                            fmt.Sprintf("%s to %s: %s", in.Runbook, in.To, in.Reason),
 				}, workflows.PlannedFailover, in)

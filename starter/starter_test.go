@@ -141,6 +141,7 @@ func TestStartPlanned(t *testing.T) {
 	require.True(t, f.started[0].WorkflowExecutionErrorWhenAlreadyStarted)
 	require.Equal(t, enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL, f.started[0].WorkflowIDConflictPolicy)
 	require.Equal(t, "orders to west: maintenance", f.started[0].StaticSummary)
+	require.Equal(t, activities.TaskTimeout, f.started[0].WorkflowTaskTimeout, "a worker that dies while it decides costs the window no more")
 
 	a = f.ask(t, append(start, "-o", "json", "--workflow-id", "mine", "--from", "east", "--by", "eve", "--task-queue", "other")...)
 	goldenJSON(t, "start.json", a.out)

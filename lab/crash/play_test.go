@@ -48,6 +48,17 @@ func (s scenario) outcome() string {
 	return workflows.Completed
 }
 
+// kind is what a line of the table is compared by.
+func (s scenario) kind() kind {
+	switch {
+	case s.point == "":
+		return plain
+	case s.crash == nil:
+		return killed
+	}
+	return other
+}
+
 // play is a scenario on its way.
 type play struct {
 	*story.Story
@@ -85,6 +96,7 @@ func act(t *testing.T, sc scenario) {
 	}
 	p := stage(t)
 	line := results.line(t, sc)
+	line.kind = sc.kind()
 	ctx, done := p.context()
 	defer done()
 	if sc.refused {
@@ -103,6 +115,9 @@ func act(t *testing.T, sc scenario) {
 	}
 	line.step = p.step
 	p.ends(ctx, sc.outcome(), line)
+	if cost, ok := results.cost(line); ok {
+		require.LessOrEqual(t, cost, mostCost, "seconds that the worker's death cost the producers")
+	}
 }
 
 // ends waits for the end of the run, and holds it against that of an undisturbed one.
@@ -264,7 +279,35 @@ type table struct {
 
 type line struct {
 	test, point, step, outcome string
-	window                     *float64
+	kind                       kind
+	window                     *float64 // seconds; nil when nobody switched
+}
+
+// kind says what a switch window tells: how long it is undisturbed, or with the worker's death.
+type kind int
+
+const (
+	other kind = iota
+	plain
+	killed
+)
+
+// mostCost is how many seconds a worker's death may cost the producers, wherever it dies.
+const mostCost = 3.0
+
+// cost is how many seconds longer the switch window was than that of an undisturbed run with the same outcome.
+func (r *table) cost(l *line) (float64, bool) {
+	if l.kind != killed || l.window == nil {
+		return 0, false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.lines {
+		if p.kind == plain && p.outcome == l.outcome && p.window != nil {
+			return *l.window - *p.window, true
+		}
+	}
+	return 0, false
 }
 
 var results table
@@ -295,13 +338,37 @@ func (r *table) print(w io.Writer) {
 		return
 	}
 	slices.SortFunc(r.lines, func(a, b *line) int { return strings.Compare(a.test, b.test) })
-	fmt.Fprintf(w, "\n%-72s %-20s %-32s %-12s %s\n", "scenario", "crash at", "the run was at", "outcome", "switch window")
+	fmt.Fprintf(w, "\n%-72s %-20s %-32s %-12s %-16s %s\n", "scenario", "crash at", "the run was at", "outcome", "switch window", "cost")
 	for _, l := range r.lines {
 		window := "nobody switched"
 		if l.window != nil {
 			window = fmt.Sprintf("%.2f s", *l.window)
 		}
-		fmt.Fprintf(w, "%-72s %-20s %-32s %-12s %s\n", l.test, l.point, l.step, l.outcome, window)
+		text := fmt.Sprintf("%-72s %-20s %-32s %-12s %-16s", l.test, l.point, l.step, l.outcome, window)
+		if cost, ok := r.cost(l); ok {
+			text += fmt.Sprintf(" %.2f s", max(cost, 0))
+		}
+		fmt.Fprintln(w, strings.TrimRight(text, " "))
 	}
-	fmt.Fprint(w, r.cost())
+	fmt.Fprint(w, r.worst())
+}
+
+// worst says what a worker's death cost at most, from the clients' own ledgers.
+func (r *table) worst() string {
+	var at *line
+	most, deaths := 0.0, 0
+	for _, l := range r.lines {
+		cost, ok := r.cost(l)
+		if !ok {
+			continue
+		}
+		if deaths++; at == nil || cost > most {
+			at, most = l, cost
+		}
+	}
+	if at == nil {
+		return ""
+	}
+	return fmt.Sprintf("\nThe worker was killed at %d points. It cost the producers at most %.2f s: a switch window of %.2f s (killed at %s) instead of %.2f s.\n",
+		deaths, most, *at.window, at.point, *at.window-most)
 }

@@ -3,14 +3,11 @@
 package crash
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"switchback/workflows"
 )
 
 // away is how long a server that was killed is gone.
@@ -86,26 +83,4 @@ func (p *play) killed(server, at string, away, held time.Duration) {
 	require.NoError(p.t, p.bench.goOn(point))
 	<-time.After(away - time.Since(begun))
 	p.bench.again(p.t, server)
-}
-
-// The cost of a worker's death inside the switch window, from the clients' own ledgers.
-func (r *table) cost() string {
-	var plain, worst float64
-	worstAt, deaths := "", 0
-	for _, l := range r.lines {
-		switch {
-		case l.window == nil:
-		case l.test == "TestUndisturbed/"+workflows.Completed:
-			plain = *l.window
-		case strings.HasPrefix(l.test, "TestWorkerKilledAtEveryLine/"):
-			deaths++
-			if *l.window > worst {
-				worst, worstAt = *l.window, l.point
-			}
-		}
-	}
-	if plain == 0 || deaths == 0 {
-		return ""
-	}
-	return fmt.Sprintf("\nA worker's death cost the producers at most %.2f s: a switch window of %.2f s (killed at %s) instead of %.2f s.\n", worst-plain, worst, worstAt, plain)
 }

@@ -101,7 +101,7 @@ func (s *Story) Flows(ctx context.Context, cluster string, since time.Time, reco
 
 // Plan starts a planned failover of the workload. The id may be anything.
 func (s *Story) Plan(ctx context.Context, id, to string) (client.WorkflowRun, error) {
-	return s.Temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: id, TaskQueue: setup.TaskQueue}, "PlannedFailover",
+	return s.Temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: id, TaskQueue: setup.TaskQueue, WorkflowTaskTimeout: activities.TaskTimeout}, "PlannedFailover",
 		workflows.PlannedInput{Runbook: s.Workload.Name, To: to, Reason: "exercise", By: "operator"})
 }
 
