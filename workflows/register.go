@@ -16,5 +16,6 @@ type Registry interface {
 func Register(r Registry) {
 	r.RegisterWorkflow(PlannedFailover)
 	r.RegisterWorkflow(PlanFailover)
+	r.RegisterWorkflow(Watch)
 	r.RegisterWorkflowWithOptions(Entity, workflow.RegisterOptions{Name: activities.EntityWorkflow})
 }
