@@ -25,7 +25,6 @@ type fakeLink struct {
 	prefix  string
 	seals   bool // an ACL is its seal, and a stop can be taken back
 	patched map[replication.Partition]int64
-	resumed bool
 	mu      sync.Mutex
 
 	now      replication.Syncs
@@ -140,9 +139,31 @@ func (l *fakeLink) HoldsBack(_ context.Context, groups []string) error {
 
 func (l *fakeLink) StopIsFinal() bool { return !l.seals }
 
-func (l *fakeLink) Advice(context.Context) ([]replication.Advice, error)   { return nil, nil }
-func (l *fakeLink) Prefix() string                                         { return l.prefix }
-func (l *fakeLink) Denials(replication.Denial, []string) []replication.ACL { return nil }
+func (l *fakeLink) Advice(context.Context) ([]replication.Advice, error) { return nil, nil }
+func (l *fakeLink) Prefix() string                                       { return l.prefix }
+
+// Denials are those of a link that is held by ACLs.
+func (l *fakeLink) Denials(what replication.Denial, names []string) (list []replication.ACL) {
+	if !l.seals {
+		return nil
+	}
+	one := func(resource, name, principal, op string) {
+		list = append(list, replication.ACL{ResourceType: resource, Pattern: replication.PatternLiteral, Name: name, Principal: principal, Host: "*", Operation: op, Permission: replication.Deny})
+	}
+	switch what {
+	case replication.DenySyncs:
+		one(replication.ResourceCluster, replication.ClusterName, "User:mm2-admin", "ALTER")
+	case replication.DenyGroups:
+		for _, n := range names {
+			one(replication.ResourceGroup, n, "User:mm2-admin", replication.OpRead)
+		}
+	case replication.DenyTopics:
+		for _, n := range names {
+			one(replication.ResourceTopic, n, "User:mm2", replication.OpWrite)
+		}
+	}
+	return list
+}
 
 func (l *fakeLink) Translate(_ context.Context, groups []replication.GroupOffsets) ([]replication.GroupOffsets, error) {
 	for _, g := range groups {
@@ -153,21 +174,27 @@ func (l *fakeLink) Translate(_ context.Context, groups []replication.GroupOffset
 	return groups, nil
 }
 
-func (l *fakeLink) PatchOffsets(_ context.Context, next map[replication.Partition]int64) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.patched = next
-	return nil
+func (l *fakeLink) PatchOffsets(ctx context.Context, next map[replication.Partition]int64) error {
+	return l.w.do(ctx, "link.PatchOffsets", func() error {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.mirrors["orders"].State != replication.MirrorStopped {
+			return fmt.Errorf("offsets of a running connector cannot be changed: %w", fault.ErrInvalid)
+		}
+		l.patched = next
+		return nil
+	})
 }
 
-func (l *fakeLink) Resume(context.Context) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.resumed = true
-	for _, m := range l.mirrors {
-		m.State = replication.MirrorActive
-	}
-	return nil
+func (l *fakeLink) Resume(ctx context.Context) error {
+	return l.w.do(ctx, "link.Resume", func() error {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, m := range l.mirrors {
+			m.State, m.Raw = replication.MirrorActive, "RUNNING"
+		}
+		return nil
+	})
 }
 
 func (l *fakeLink) LastKnown(_ context.Context, onTarget []replication.GroupOffsets) ([]replication.GroupOffsets, error) {

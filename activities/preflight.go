@@ -97,7 +97,7 @@ func (a *Preflight) Check(ctx context.Context, in PreflightInput) (out Preflight
 	checks := []func(context.Context, *survey) error{
 		clustersAnswer, linkIsHealthy, mirrorsAreReady, configsFit, groupsAreReady, nothingDenies, credentialsWork(a.Clusters),
 		grantsAreThere, targetOnlyACLs, nobodyIsEverybody, drainFits, discoveryIsReady, clientsAreAlive, transactionsAreAccepted,
-		recordsWork, clocksAgree, nobodyElseWrites,
+		recordsWork, clocksAgree, nobodyElseWrites, adviceIsHeard, sealHolds(a.Clusters), standbyIsClosed,
 	}
 	findings := make([][]Finding, len(checks))
 	jobs := make([]func() error, len(checks))
@@ -110,6 +110,7 @@ func (a *Preflight) Check(ctx context.Context, in PreflightInput) (out Preflight
 			findings[i] = part.result.Findings
 			s.mu.Lock()
 			defer s.mu.Unlock()
+			out.SealProven = out.SealProven || part.result.SealProven
 			if part.result.DrainSeconds >= 0 {
 				out.Lag, out.DrainSeconds = part.result.Lag, part.result.DrainSeconds
 			}
@@ -171,7 +172,7 @@ func (a *Preflight) look(ctx context.Context, s *survey) error {
 		func() (err error) { toACLs, err = s.r.to.ACLs(ctx); return wrap("read the ACLs of the target", err) },
 	)
 	from, to := s.in.Route.From.Name, s.in.Route.To.Name
-	s.ends[from], s.ends[to], s.acls[from], s.acls[to] = fromEnds, toEnds, fromACLs, toACLs
+	s.ends[from], s.ends[to], s.acls[from], s.acls[to] = fromEnds, toEnds, fromACLs, replication.Unprefixed(s.r.link.Prefix(), toACLs)
 	return err
 }
 

@@ -140,7 +140,7 @@ func credentialsWork(clusters Clusters) func(context.Context, *survey) error {
 				if err == nil {
 					defer as.Close()
 					var may replication.Grants
-					may, err = as.Grants(ctx, topics, nil)
+					may, err = renamed(as, s.r.link.Prefix()).Grants(ctx, topics, nil)
 					granted[i], err = may.Topics, ignoreMissing(err)
 				}
 				switch {
@@ -219,6 +219,11 @@ func grantsAreThere(_ context.Context, s *survey) error {
 				check(cl.Principal, replication.ResourceTopic, t.Name, replication.OpRead)
 			}
 		}
+		if mm := s.in.Route.Link.MirrorMaker; mm != nil && side.site == s.in.Route.To.Name {
+			for _, t := range s.topics {
+				check(mm.Principals.Data, replication.ResourceTopic, t.Name, replication.OpWrite)
+			}
+		}
 		if len(lacks) > 0 {
 			bad++
 			s.problem("own grants", fmt.Sprintf("on %s these are missing: %s", side.site, firstFew(lacks)), "grant them on both clusters: the way back needs the same")
@@ -234,6 +239,10 @@ func grantsAreThere(_ context.Context, s *survey) error {
 func targetOnlyACLs(_ context.Context, s *survey) error {
 	if !s.status.Syncs.ACLs.Enabled {
 		s.ok("ACL sync", "ACL sync of link %s is off", s.status.Name)
+		return nil
+	}
+	if s.in.Route.Link.ClusterLinking == nil {
+		s.ok("ACL sync", "ACL sync of link %s only adds ACLs; it is denied to while the fence stands", s.status.Name)
 		return nil
 	}
 	var only []string
@@ -321,6 +330,9 @@ func nobodyElseWrites(_ context.Context, s *survey) error {
 	known := map[string]bool{s.r.from.Principal(): true, s.r.to.Principal(): true}
 	if cl := s.in.Route.Link.ClusterLinking; cl != nil {
 		known[cl.Principal] = true
+	}
+	if mm := s.in.Route.Link.MirrorMaker; mm != nil {
+		known[mm.Principals.Data], known[mm.Principals.Admin] = true, true
 	}
 	for _, c := range s.in.Runbook.Clients {
 		known[c.Principal] = true

@@ -115,7 +115,7 @@ func TestPreflightFindsWhatIsWrong(t *testing.T) {
 		"commits there (P25)": {spoil: func(w *world) {
 			w.commit("east", "billing", map[replication.Partition]int64{at("orders", 0): 1})
 			w.commit("west", "billing", map[replication.Partition]int64{at("orders", 0): 4})
-		}, check: "groups", level: LevelProblem, says: "beyond 1 on east: no sync made it"},
+		}, check: "groups", level: LevelProblem, says: "beyond 1, where 1 on east is there: no sync made it"},
 		"no commit (P24)": {spoil: func(w *world) {
 			w.fill("orders", 1, 1)
 			w.commit("east", "billing", map[replication.Partition]int64{at("orders", 0): 0})

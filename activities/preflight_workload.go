@@ -130,6 +130,10 @@ func (s *survey) groupFresh(ctx context.Context, group string) (bad int, err err
 		return 0, wrap("read offsets of group "+group, err)
 	}
 	read := replication.Committed(from, s.ends[s.in.Route.From.Name], s.reads(group)...)
+	expected, err := s.expected(ctx, group, read)
+	if err != nil {
+		return 0, err
+	}
 	holds := map[replication.Partition]bool{}
 	for _, e := range s.ends[s.in.Route.From.Name] {
 		holds[e.Partition] = e.HighWatermark != e.Start
@@ -144,7 +148,7 @@ func (s *survey) groupFresh(ctx context.Context, group string) (bad int, err err
 		s.warn("groups", fmt.Sprintf("group %s has no commit on %d partitions that hold records; it goes on there at the %s offset", group, without, s.in.Runbook.Groups.WithoutCommit),
 			"set groups.withoutCommit in the runbook if that is not what the consumers expect")
 	}
-	beyond := func(p replication.Partition) bool { mine, ok := from[p]; return ok && to[p] > mine }
+	beyond := func(p replication.Partition) bool { mine, ok := expected[p]; return ok && to[p] > mine }
 	for p, at := range to {
 		if !beyond(p) {
 			continue
@@ -153,13 +157,33 @@ func (s *survey) groupFresh(ctx context.Context, group string) (bad int, err err
 		if from, err = s.r.from.Committed(ctx, group); err != nil {
 			return 0, wrap("read offsets of group "+group, err)
 		}
+		if expected, err = s.expected(ctx, group, replication.Committed(from, s.ends[s.in.Route.From.Name])); err != nil {
+			return 0, err
+		}
 		if beyond(p) {
-			s.problem("groups", fmt.Sprintf("group %s has a commit %d for %s on %s, beyond %d on %s: no sync made it", group, at, p.Name(), s.in.Route.To.Name, from[p], s.in.Route.From.Name),
+			s.problem("groups", fmt.Sprintf("group %s has a commit %d for %s on %s, beyond %d, where %d on %s is there: no sync made it", group, at, p.Name(), s.in.Route.To.Name, expected[p], from[p], s.in.Route.From.Name),
 				"a group is unique over both clusters: find out who uses that name there; if the group was set back on the source, wait for one cycle of the offset sync")
 			return 1, nil
 		}
 	}
 	return 0, nil
+}
+
+// expected is where the group's commits on the source lie on the target. What cannot be translated is left out.
+func (s *survey) expected(ctx context.Context, group string, committed []replication.Translated) (map[replication.Partition]int64, error) {
+	there, err := s.r.link.Translate(ctx, []replication.GroupOffsets{{Group: group, Offsets: committed}})
+	if err != nil {
+		return nil, wrap("translate the offsets of group "+group, err)
+	}
+	at := map[replication.Partition]int64{}
+	for _, g := range there {
+		for _, t := range g.Offsets {
+			if t.Source != replication.Unknown && t.Target != replication.Unknown && t.Proof == replication.ProofExact {
+				at[t.Partition] = t.Target
+			}
+		}
+	}
+	return at, nil
 }
 
 // reads are the topics that the group's members subscribe to.
@@ -175,17 +199,20 @@ const (
 // drainFits measures how far behind the target is and how fast it catches up, against the budget and the objectives:
 // too much is a problem before anybody stops, not after.
 func drainFits(ctx context.Context, s *survey) error {
-	var firstFrom, firstTo, lastFrom, lastTo int64
-	look := func() (from, to int64, err error) {
+	var firstFrom, firstTo, lastFrom, lastTo, lag int64
+	look := func() (from, to, lag int64, err error) {
 		names := Scope{Topics: s.topics}.TopicNames()
 		var fromEnds, toEnds []replication.Ends
 		err = sideBySide(
 			func() (err error) { fromEnds, err = s.r.from.Ends(ctx, names); return err },
 			func() (err error) { toEnds, err = s.r.to.Ends(ctx, names); return ignoreMissing(err) },
 		)
-		return total(fromEnds), total(toEnds), wrap("measure the lag", err)
+		if err == nil {
+			lag, err = mirrorLag(ctx, s.r.link, fromEnds, toEnds)
+		}
+		return total(fromEnds), total(toEnds), lag, wrap("measure the lag", err)
 	}
-	firstFrom, firstTo, err := look()
+	firstFrom, firstTo, _, err := look()
 	if err != nil {
 		return err
 	}
@@ -196,19 +223,19 @@ func drainFits(ctx context.Context, s *survey) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if lastFrom, lastTo, err = look(); err != nil {
+		if lastFrom, lastTo, lag, err = look(); err != nil {
 			return err
 		}
-		if lastTo >= lastFrom || lastTo > firstTo || time.Since(at) > sampleMost {
+		if lag == 0 || lastTo > firstTo || time.Since(at) > sampleMost {
 			break
 		}
 	}
 	seconds := time.Since(at).Seconds()
-	if slices.Contains([]int64{firstFrom, firstTo, lastFrom, lastTo}, replication.Unknown) {
-		s.problem("drain", "the lag is unknown: an end offset could not be read", "mend the cluster first")
+	if slices.Contains([]int64{firstFrom, firstTo, lastFrom, lastTo, lag}, replication.Unknown) {
+		s.problem("drain", "the lag is unknown: an end offset could not be read, or the link does not say how far it is", "mend that first: unknown is not zero")
 		return nil
 	}
-	lag, rate := max(lastFrom-lastTo, 0), float64(lastTo-firstTo)/seconds
+	rate := float64(lastTo-firstTo) / seconds
 	s.result.Lag = lag
 	budget := s.in.Runbook.Budgets.Drain.D().Seconds()
 	switch {

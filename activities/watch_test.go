@@ -343,3 +343,6 @@ func (p pair) Open(_ context.Context, s Site) (Kafka, error) {
 	return p.west, nil
 }
 func (p pair) OpenAs(ctx context.Context, s Site, _ string) (Kafka, error) { return p.Open(ctx, s) }
+func (p pair) Probe(context.Context, Site, string, []replication.ACL, bool) (string, replication.Probe, error) {
+	return "", replication.Probe{}, errDown
+}

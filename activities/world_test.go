@@ -373,6 +373,22 @@ func (w *world) OpenAs(_ context.Context, site Site, path string) (Kafka, error)
 	return &tapped{Cluster: c, w: w, site: site.Name, as: user, close: c.Close}, nil
 }
 
+func (w *world) Probe(ctx context.Context, site Site, path string, acls []replication.ACL, mayMake bool) (string, replication.Probe, error) {
+	mine := w.as(site.Name, admin)
+	as, err := w.OpenAs(ctx, site, path)
+	if err != nil {
+		return "", replication.Probe{}, err
+	}
+	defer as.Close()
+	if mayMake {
+		if err := mine.EnsureProbes(ctx); err != nil {
+			return "", replication.Probe{}, err
+		}
+	}
+	probe, err := mine.Probe(ctx, as.(*tapped).Cluster, acls)
+	return as.Principal(), probe, err
+}
+
 // Copy is Vault's.
 func (w *world) Copy(ctx context.Context, from, to string) (bool, error) {
 	return true, w.do(ctx, "vault.Copy "+from+" "+to, func() error { return nil })

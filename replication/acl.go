@@ -190,3 +190,32 @@ func (a ACL) grants(operation string) bool {
 	}
 	return false
 }
+
+// OwnTopics is how the names of Switchback's own topics begin, on every cluster.
+const OwnTopics = "switchback."
+
+// Unprefixed says what ACLs mean for mirrors whose names have a prefix, by their names on the source. Entries that cover no
+// such mirror are left out; those of other resources, and of Switchback's own topics, stay as they are.
+func Unprefixed(prefix string, acls []ACL) []ACL {
+	if prefix == "" {
+		return acls
+	}
+	var out []ACL
+	for _, a := range acls {
+		name, renamed := strings.CutPrefix(a.Name, prefix)
+		switch {
+		case a.ResourceType != ResourceTopic || a.Name == "*" || strings.HasPrefix(a.Name, OwnTopics):
+		case renamed:
+			a.Name = name
+			if name == "" {
+				a.Pattern, a.Name = PatternLiteral, "*"
+			}
+		case a.Pattern == PatternPrefixed && strings.HasPrefix(prefix, a.Name):
+			a.Pattern, a.Name = PatternLiteral, "*"
+		default:
+			continue
+		}
+		out = append(out, a)
+	}
+	return out
+}

@@ -101,3 +101,21 @@ func TestWriteGrants(t *testing.T) {
 	require.False(t, got[0].Wildcard())
 	require.True(t, got[2].Wildcard())
 }
+
+func TestUnprefixedIsWhatACLsMeanForRenamedMirrors(t *testing.T) {
+	on := func(pattern, name string) ACL {
+		return ACL{ResourceTopic, pattern, name, "User:a", Anywhere, OpWrite, Allow}
+	}
+	for name, tc := range map[string]struct{ given, want []ACL }{
+		"the mirror":            {[]ACL{on(PatternLiteral, "east.orders")}, []ACL{on(PatternLiteral, "orders")}},
+		"mirrors by prefix":     {[]ACL{on(PatternPrefixed, "east.ord")}, []ACL{on(PatternPrefixed, "ord")}},
+		"all mirrors":           {[]ACL{on(PatternPrefixed, "east.")}, []ACL{on(PatternLiteral, "*")}},
+		"more than all mirrors": {[]ACL{on(PatternPrefixed, "ea")}, []ACL{on(PatternLiteral, "*")}},
+		"everything":            {[]ACL{on(PatternLiteral, "*")}, []ACL{on(PatternLiteral, "*")}},
+		"another topic":         {[]ACL{on(PatternLiteral, "orders"), on(PatternPrefixed, "ord")}, nil},
+		"our own":               {[]ACL{on(PatternLiteral, "switchback.marks")}, []ACL{on(PatternLiteral, "switchback.marks")}},
+		"a group":               {[]ACL{{ResourceGroup, PatternLiteral, "billing", "User:a", Anywhere, OpRead, Allow}}, []ACL{{ResourceGroup, PatternLiteral, "billing", "User:a", Anywhere, OpRead, Allow}}},
+	} {
+		t.Run(name, func(t *testing.T) { require.Equal(t, tc.want, Unprefixed("east.", tc.given)) })
+	}
+}

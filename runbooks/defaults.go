@@ -10,6 +10,7 @@ import (
 //
 //	gates.planned            1 approval, expiry 1h
 //	gates.unplanned          2 approvals, expiry 15m
+//	gates.antiFlap           30m
 //	budgets                  drain 5m, catchUp 0s, stopClients 2m, startClients 5m, promote 2m, verify 1m
 //	groups.withoutCommit     earliest
 //	security.mechanism       SCRAM-SHA-512 where the protocol is SASL
@@ -37,6 +38,8 @@ func (r *Runbook) applyDefaults(written func(key string) bool) {
 	span("gates.planned.expiry", &r.Gates.Planned.Expiry, time.Hour)
 	number("gates.unplanned.approvals", &r.Gates.Unplanned.Approvals, 2)
 	span("gates.unplanned.expiry", &r.Gates.Unplanned.Expiry, 15*time.Minute)
+
+	span("gates.antiFlap", &r.Gates.AntiFlap, 30*time.Minute)
 
 	span("budgets.drain", &r.Budgets.Drain, 5*time.Minute)
 	span("budgets.stopClients", &r.Budgets.StopClients, 2*time.Minute)

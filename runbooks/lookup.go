@@ -12,6 +12,12 @@ var PlannedFailoverSteps = []string{
 	"hand-over-offsets", "promote", "keep-marks", "switch", "start-clients", "verify", "report",
 }
 
+// UnplannedFailoverSteps are the steps of an unplanned failover, in order.
+var UnplannedFailoverSteps = []string{
+	"assess", "approve", "suspend-syncs", "stop-clients", "fence-source", "fail-over", "keep-marks", "hand-over-offsets",
+	"settle-transactions", "switch", "start-clients", "verify", "report",
+}
+
 // Link is the link from one cluster to another.
 func (r Runbook) Link(from, to string) (Link, bool) {
 	for _, l := range r.Links {

@@ -114,6 +114,15 @@ type MirrorMaker struct {
 type Principals struct {
 	Data  string `yaml:"data" json:"data" jsonschema:"required"`
 	Admin string `yaml:"admin" json:"admin" jsonschema:"required"`
+	// Credentials let preflight log in as both and prove that ACLs hold them. Without, a seal is not trusted alone: a run
+	// waits until the connectors have stopped.
+	Credentials *PrincipalCredentials `yaml:"credentials,omitempty" json:"credentials,omitempty"`
+}
+
+// PrincipalCredentials are where the secrets of MirrorMaker 2's principals on the target are.
+type PrincipalCredentials struct {
+	Data  SecretRef `yaml:"data" json:"data" jsonschema:"required"`
+	Admin SecretRef `yaml:"admin" json:"admin" jsonschema:"required"`
 }
 
 // Patterns select names: a literal, or a glob with * and ? over the whole name. Exclude wins.
@@ -218,6 +227,7 @@ type Gates struct {
 	Planned   Gate     `yaml:"planned" json:"planned"`
 	Unplanned Gate     `yaml:"unplanned" json:"unplanned"`
 	Approvers []string `yaml:"approvers,omitempty" json:"approvers,omitempty"`
+	AntiFlap  Duration `yaml:"antiFlap,omitempty" json:"antiFlap"` // a second switch this soon after the last one must be overridden
 }
 
 // Gate asks for approvals of so many different people within Expiry.

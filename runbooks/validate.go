@@ -196,6 +196,10 @@ func (c *checker) mirrorMaker(key string, m MirrorMaker, r Runbook) {
 	c.word(key+".policy", m.Policy, "identity", "default")
 	c.mirrorPrincipal(key+".principals.data", m.Principals.Data, r)
 	c.mirrorPrincipal(key+".principals.admin", m.Principals.Admin, r)
+	if logins := m.Principals.Credentials; logins != nil {
+		c.secretRef(key+".principals.credentials.data.vault", logins.Data.Vault)
+		c.secretRef(key+".principals.credentials.admin.vault", logins.Admin.Vault)
+	}
 }
 
 // connectWorkers are reached the same way, with the same credentials and certificates.

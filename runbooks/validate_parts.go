@@ -176,6 +176,7 @@ func (c *checker) gates(g Gates) {
 		}
 		c.within(one.key+".expiry", one.gate.Expiry, time.Second, 24*time.Hour)
 	}
+	c.within("gates.antiFlap", g.AntiFlap, 0, 7*24*time.Hour)
 }
 
 func (c *checker) budgets(b Budgets) {

@@ -18,6 +18,7 @@ import (
 	"switchback/replication"
 	"switchback/replication/clusterlinking"
 	"switchback/replication/kafka"
+	"switchback/replication/mirrormaker"
 	"switchback/runbooks"
 )
 
@@ -30,12 +31,12 @@ type systems struct {
 	entries  *kept[*consul.Discovery]
 
 	mu  sync.Mutex
-	web map[string]*http.Client // by CA file, for REST: connections outlive the links that are opened for one activity
+	web map[dial.Files]*http.Client // for REST: connections outlive the links that are opened for one activity
 }
 
 func newSystems(v *vault.Vault, log *slog.Logger) *systems {
 	return &systems{
-		vault: v, log: log, web: map[string]*http.Client{},
+		vault: v, log: log, web: map[dial.Files]*http.Client{},
 		clusters: newKept(time.Now, (*kafka.Cluster).LoginLost),
 		entries:  newKept[*consul.Discovery](time.Now, nil),
 	}
@@ -73,6 +74,26 @@ func (c clusters) OpenAs(ctx context.Context, site activities.Site, vaultPath st
 	return &cluster{Cluster: conn, principal: principal, done: sync.OnceFunc(conn.Close)}, nil
 }
 
+func (c clusters) Probe(ctx context.Context, site activities.Site, vaultPath string, acls []replication.ACL, mayMake bool) (string, replication.Probe, error) {
+	mine, _, err := c.connect(ctx, site, site.Cluster.Credentials.Vault)
+	if err != nil {
+		return "", replication.Probe{}, err
+	}
+	defer mine.Close()
+	theirs, principal, err := c.connect(ctx, site, vaultPath)
+	if err != nil {
+		return "", replication.Probe{}, err
+	}
+	defer theirs.Close()
+	if mayMake {
+		if err := mine.EnsureProbes(ctx); err != nil {
+			return principal, replication.Probe{}, err
+		}
+	}
+	probe, err := mine.Probe(ctx, theirs, acls)
+	return principal, probe, err
+}
+
 func (c clusters) connect(ctx context.Context, site activities.Site, vaultPath string) (*kafka.Cluster, string, error) {
 	var login secret.Login
 	if strings.HasPrefix(site.Cluster.Security.Protocol, "SASL") {
@@ -99,39 +120,79 @@ func (c *cluster) Records(topic string) activities.Records { return c.Cluster.Re
 // links opens replication backends for activities.
 type links struct{ *systems }
 
-func (l links) Open(ctx context.Context, r activities.Route, from, to activities.Kafka) (replication.Link, error) {
-	cl := r.Link.ClusterLinking
-	if cl == nil {
-		return nil, fault.Hint(fmt.Errorf("the link from %s to %s has no backend that this version knows: %w", r.From.Name, r.To.Name, fault.ErrInvalid), "MirrorMaker 2 is not supported yet; use clusterLinking")
+func (l links) Open(ctx context.Context, r activities.Route, from, to activities.Kafka) (link replication.Link, err error) {
+	switch {
+	case r.Link.ClusterLinking != nil:
+		link, err = l.clusterLinking(ctx, *r.Link.ClusterLinking, from, to)
+	case r.Link.MirrorMaker != nil:
+		link, err = l.mirrorMaker(ctx, *r.Link.MirrorMaker, from, to)
+	default:
+		err = fault.Hint(fmt.Errorf("it has no backend: %w", fault.ErrInvalid), "add clusterLinking or mirrormaker to the runbook")
 	}
+	if err != nil {
+		return nil, fmt.Errorf("open the link from %s to %s: %w", r.From.Name, r.To.Name, err)
+	}
+	return link, nil
+}
+
+func (l links) clusterLinking(ctx context.Context, cl runbooks.ClusterLinking, from, to activities.Kafka) (replication.Link, error) {
 	login, err := l.vault.Login(ctx, cl.Credentials)
 	if err != nil {
 		return nil, err
 	}
-	web, err := l.rest(cl.CA)
+	web, err := l.rest(dial.Files{CA: cl.CA})
 	if err != nil {
-		return nil, fmt.Errorf("open the link from %s to %s: %w", r.From.Name, r.To.Name, err)
+		return nil, err
 	}
 	return clusterlinking.New(clusterlinking.Config{
 		REST: cl.REST, PathPrefix: cl.PathPrefix, ClusterID: cl.Cluster, Link: cl.Link, Login: login, HTTP: web, Source: from, Target: to, Logger: l.log,
 	})
 }
 
-// rest is the HTTP client for services whose certificate that authority signed; "" is the system's.
-func (s *systems) rest(ca string) (*http.Client, error) {
+func (l links) mirrorMaker(ctx context.Context, mm runbooks.MirrorMaker, from, to activities.Kafka) (replication.Link, error) {
+	source, ok := from.(*cluster)
+	target, alsoOK := to.(*cluster)
+	if !ok || !alsoOK {
+		return nil, fmt.Errorf("records cannot be compared through a %T and a %T: %w", from, to, fault.ErrInvalid)
+	}
+	var login secret.Login
+	if mm.Credentials.Vault != "" {
+		var err error
+		if login, err = l.vault.Login(ctx, mm.Credentials); err != nil {
+			return nil, err
+		}
+	}
+	web, err := l.rest(dial.Files{CA: mm.CA, Cert: mm.Cert, Key: mm.Key})
+	if err != nil {
+		return nil, err
+	}
+	return mirrormaker.New(mirrormaker.Config{
+		Workers: mirrormaker.Workers{Connect: mm.Connect, Login: login, HTTP: web},
+		Source:  mm.Source, Checkpoint: mm.Checkpoint, Heartbeat: mm.Heartbeat,
+		Names: mirrormaker.Names{Source: mm.Alias["source"], Target: mm.Alias["target"], Policy: mm.Policy},
+		Data:  mm.Principals.Data, Admin: mm.Principals.Admin, From: source, To: target, Logger: l.log,
+		Compare: func(names mirrormaker.Names, committed bool) mirrormaker.Records {
+			return mirrormaker.Comparer{From: source.Cluster, To: target.Cluster, Names: names, Committed: committed}
+		},
+	})
+}
+
+// rest is the HTTP client for services whose certificate that authority signed, with a client certificate where there is
+// one; without an authority it is the system's.
+func (s *systems) rest(files dial.Files) (*http.Client, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c := s.web[ca]; c != nil {
+	if c := s.web[files]; c != nil {
 		return c, nil
 	}
-	config, err := dial.TLS(dial.Files{CA: ca})
+	config, err := dial.TLS(files)
 	if err != nil {
 		return nil, err
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig, transport.MaxResponseHeaderBytes = config, 1<<20
-	s.web[ca] = &http.Client{Transport: transport}
-	return s.web[ca], nil
+	s.web[files] = &http.Client{Transport: transport}
+	return s.web[files], nil
 }
 
 // consuls opens discovery entries for activities.
