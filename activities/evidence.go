@@ -49,7 +49,7 @@ func gather(ctx context.Context, r *route, runbook string, topics []string) (e e
 			}
 			ctx, cancel := context.WithTimeout(ctx, extrasTime)
 			defer cancel()
-			newest, _ = r.to.Newest(ctx, topics)      // without it the loss has no time
+			newest, _ = r.to.Newest(ctx, topics)    // without it the loss has no time
 			sizes, _ = r.to.RecordSize(ctx, target) // without it, no size
 			return nil
 		},

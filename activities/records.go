@@ -176,6 +176,19 @@ func getList[T any](ctx context.Context, from Records, prefix string) ([]T, erro
 	return list, nil
 }
 
+// clearList empties a list: its pieces stay, and hold nothing.
+func clearList[T any](ctx context.Context, r records, prefix string) error {
+	all, err := r.to.Load(ctx, prefix)
+	if err != nil {
+		return fmt.Errorf("read records %s: %w", prefix, err)
+	}
+	entries := map[string]any{}
+	for key := range all {
+		entries[key] = []T{}
+	}
+	return r.put(ctx, entries)
+}
+
 func sorted(entries map[string][]byte) []string { return slices.Sorted(maps.Keys(entries)) }
 
 // putScope stores the scope of a run in one write, so that no reader sees a part of it as the whole.

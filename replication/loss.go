@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -41,6 +42,13 @@ func (l Loss) String() string {
 		return fmt.Sprintf("at least %d records, open; about %d by estimate", l.AtLeast, l.Estimate)
 	}
 	return fmt.Sprintf("at least %d records, open", l.AtLeast)
+}
+
+// Bounded is a Link whose target has offsets of its own, and that finds out by comparing records how far it got (P18).
+type Bounded interface {
+	// Boundaries fills in the Boundary of marks whose mirrors have stopped or are sealed; the target counts up to the mark's
+	// TargetEnd. Both clusters must answer. A *Partial names marks that were left open; they keep theirs.
+	Boundaries(ctx context.Context, marks []Mark) ([]Mark, error)
 }
 
 // Known is all that is known of one partition whose mirror stops, or would stop now. Offsets are the source's own, or
