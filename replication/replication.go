@@ -154,6 +154,8 @@ type Translated struct {
 	Source int64  `json:"source"` // committed offset on the source, Unknown when there was none
 	Target int64  `json:"target"`
 	Proof  string `json:"proof"` // exact, or in words how far off
+	// Behind is how many records the group may read again at most; Unknown when nobody can say.
+	Behind int64 `json:"behind,omitempty"`
 }
 
 // GroupOffsets are where one group stands, and where it goes on.
