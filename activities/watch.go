@@ -55,6 +55,7 @@ type WatchResult struct {
 	Unknown    int        `json:"unknown"`         // partitions where it is not
 	Worst      []TopicLag `json:"worst,omitempty"` // at most fifty, the furthest behind first
 	TookMillis int64      `json:"tookMillis"`      // of the last look
+	Next       time.Time  `json:"next,omitzero"`   // when the next look is due
 }
 
 // TopicLag is how far one topic's mirror is behind.
@@ -71,7 +72,7 @@ type TopicLag struct {
 const (
 	watchedMost  = 50              // topics in a result
 	lookAtLeast  = 5 * time.Second // for one look, however short the interval
-	watchMargin  = time.Second     // an execution ends itself this long before Until
+	lookAtMost   = 10 * time.Second
 	betweenLooks = 100 * time.Millisecond
 )
 
@@ -83,6 +84,9 @@ func (a *Watch) Sample(ctx context.Context, in WatchInput) (WatchResult, error) 
 	w := &watching{Outside: a.Outside, in: in, out: in.Before}
 	w.out.Samples = 0
 	for {
+		if err := w.wait(ctx); err != nil {
+			return w.out, err
+		}
 		began := time.Now()
 		err := w.look(ctx)
 		if ctx.Err() != nil {
@@ -96,15 +100,24 @@ func (a *Watch) Sample(ctx context.Context, in WatchInput) (WatchResult, error) 
 			return w.out, err
 		}
 		say(ctx, "%s", w.out.Sentence())
-		next := began.Add(max(in.Every, betweenLooks))
-		if w.out.Silent != in.Before.Silent || !next.Before(in.Until.Add(-watchMargin)) {
+		w.out.Next = began.Add(max(in.Every, betweenLooks))
+		if w.out.Silent != in.Before.Silent || !w.out.Next.Before(in.Until) {
 			return w.out, nil
 		}
-		select {
-		case <-time.After(time.Until(next)):
-		case <-ctx.Done():
-			return w.out, ctx.Err()
-		}
+	}
+}
+
+// wait ends when the next look is due, which the execution before may have said.
+func (w *watching) wait(ctx context.Context) error {
+	pause := min(time.Until(w.out.Next), w.in.Every) // clocks of workers differ
+	if pause <= 0 {
+		return ctx.Err()
+	}
+	select {
+	case <-time.After(pause):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -167,7 +180,7 @@ func (w *watching) judge(began time.Time, err error) {
 // look takes one sample, and keeps it when it is whole.
 func (w *watching) look(ctx context.Context) error {
 	w.asked, w.answered, w.out.TargetDead = false, time.Time{}, false
-	bounded, cancel := context.WithTimeout(ctx, max(w.in.Every, lookAtLeast))
+	bounded, cancel := context.WithTimeout(ctx, min(max(w.in.Every, lookAtLeast), lookAtMost))
 	defer cancel()
 	r, err := w.open(bounded, w.in.Route)
 	if err != nil {

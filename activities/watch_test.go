@@ -78,7 +78,7 @@ func (w *watched) input(forTime time.Duration) WatchInput {
 	book := w.runbook()
 	return WatchInput{Run: Run{Runbook: "orders", WorkflowID: "watch/orders", FirstRunID: "r"}, Route: w.route(), Topics: book.Topics, Groups: book.Groups,
 		Discovery: book.RequiredDiscovery(), Epoch: w.epoch, Every: 100 * time.Millisecond, SilentAfter: 300 * time.Millisecond,
-		Until: time.Now().Add(watchMargin + forTime)}
+		Until: time.Now().Add(forTime)}
 }
 
 // sample executes one attempt with the interceptor, as run does for the activities of a run.

@@ -52,7 +52,8 @@ const (
 const (
 	watchEvery       = 10 * time.Second
 	watchSilentAfter = 30 * time.Second
-	watchRound       = time.Minute // of sampling inside one activity: an execution of a day has a few thousand events
+	watchEveryMost   = time.Minute
+	watchRound       = 30 * time.Second // of sampling inside one activity: a few thousand events in six hours
 	watchMargin      = 20 * time.Second
 	watchSetUp       = 30 * time.Second // to read the runbook and where its workload is
 	watchPauseFirst  = time.Second
@@ -93,7 +94,7 @@ func Watch(ctx workflow.Context, in WatchInput) error {
 }
 
 func newWatch(in WatchInput) *watch {
-	in.Every = clamped(in.Every, watchEvery, time.Second, watchRound)
+	in.Every = clamped(in.Every, watchEvery, time.Second, watchEveryMost)
 	in.SilentAfter = clamped(in.SilentAfter, watchSilentAfter, time.Second, time.Hour)
 	return &watch{in: in, known: in.Carried, status: WatchStatus{Runbook: in.Runbook, EverySeconds: in.Every.Seconds(), SilentAfterSeconds: in.SilentAfter.Seconds()}}
 }
@@ -180,13 +181,16 @@ func (w *watch) routes() ([]activities.Route, error) {
 
 // sample watches every route for a round, side by side. It returns true when the workload has moved meanwhile.
 func (w *watch) sample(ctx workflow.Context, routes []activities.Route) (moved bool) {
-	until := workflow.Now(ctx).Add(watchRound)
 	info := workflow.GetInfo(ctx)
 	run := activities.Run{Runbook: w.in.Runbook, WorkflowID: info.WorkflowExecution.ID, FirstRunID: info.FirstRunID}
 	w.status.Links = nil
 	each := workflow.NewSelector(ctx)
 	for i, route := range routes {
 		w.status.Links = append(w.status.Links, w.link(route))
+		until := workflow.Now(ctx)
+		if !w.status.Links[i].Next.IsZero() { // the first look is told at once
+			until = until.Add(max(watchRound, w.in.Every))
+		}
 		in := activities.WatchInput{Run: run, Route: route, Topics: w.book.Topics, Groups: w.book.Groups, Discovery: w.book.RequiredDiscovery(),
 			Epoch: w.entry.Epoch, Every: w.in.Every, SilentAfter: w.in.SilentAfter, Until: until, Before: w.status.Links[i].WatchResult}
 		look := longWait(ctx, until.Add(watchMargin), "positions of "+route.From.Name+" on "+route.To.Name)

@@ -72,7 +72,7 @@ func (s *sentry) sample(_ context.Context, in activities.WatchInput) (activities
 		return out, nil
 	}
 	out.Seen, out.LastAnswer, out.QuietSince, out.Why = s.Now(), s.Now(), time.Time{}, ""
-	out.Topics, out.Partitions, out.Lag = 1, 2, 12
+	out.Topics, out.Partitions, out.Lag, out.Next = 1, 2, 12, s.Now().Add(in.Every)
 	out.Worst = []activities.TopicLag{{Topic: "orders", Partitions: 2, Lag: 12, Worst: 1, WorstLag: 9, Rate: 3.5}}
 	return out, nil
 }
@@ -113,7 +113,8 @@ func TestWatchShowsWhereThePositionsAre(t *testing.T) {
 	require.Equal(t, activities.Run{Runbook: "orders", WorkflowID: "watch/orders", FirstRunID: first.Run.FirstRunID}, first.Run)
 	require.Equal(t, 10*time.Second, first.Every)
 	require.Equal(t, 30*time.Second, first.SilentAfter)
-	require.Equal(t, time.Minute, first.Until.Sub(watchBegan).Round(time.Minute))
+	require.Equal(t, watchBegan, first.Until.UTC(), "the first look is told at once")
+	require.True(t, s.looks[1].Until.After(s.looks[1].Before.Next))
 	got := s.status(t)
 	require.Equal(t, workflows.PhaseWatching, got.Phase)
 	require.Equal(t, "east", got.Active)
@@ -170,7 +171,10 @@ func TestWatchSurvivesEveryError(t *testing.T) {
 	s := newSentry()
 	at := func(d time.Duration, do func()) { s.RegisterDelayedCallback(do, d) }
 	at(1*time.Minute, func() { s.broken = final(activities.TypeInvalid, "orders.yaml:3: a key is unknown") })
-	at(5*time.Minute, func() { require.Contains(t, s.status(t).Trouble, "what was read before is used: orders.yaml:3"); s.broken = nil })
+	at(5*time.Minute, func() {
+		require.Contains(t, s.status(t).Trouble, "what was read before is used: orders.yaml:3")
+		s.broken = nil
+	})
 	at(10*time.Minute, func() { s.consul = "connection refused" })
 	at(15*time.Minute, func() {
 		got := s.status(t)

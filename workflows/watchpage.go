@@ -56,7 +56,7 @@ func (l WatchedLink) Says(runbook string, now time.Time) string {
 		lines = append(lines, fmt.Sprintf("%s lacked **%d records** of %s in %d topics and %d partitions, seen %s ago at %s.",
 			l.To, l.Lag, l.From, l.Topics, l.Partitions, max(0, now.Sub(l.Seen)).Round(time.Second), clock(l.Seen)))
 		if l.Unknown > 0 {
-			lines = append(lines, fmt.Sprintf("Of %d partitions nothing is known: %s has none of their records, as far as anybody can tell.", l.Unknown, l.To))
+			lines = append(lines, fmt.Sprintf("Nothing is known of %d of them: as far as anybody can tell %s has none of their records.", l.Unknown, l.To))
 		}
 	}
 	if why := or(l.Trouble, l.Why); why != "" {
