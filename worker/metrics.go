@@ -18,11 +18,12 @@ import (
 	"go.temporal.io/sdk/client"
 )
 
-// metrics hands the SDK's own metrics (temporal_...) to Prometheus, beside those of the Go runtime and the process and
-// switchback_build_info. It is a client.MetricsHandler.
+// metrics hands the SDK's own metrics (temporal_...) to Prometheus, beside those of the Go runtime and the process,
+// switchback_build_info and what Watch sees. It is a client.MetricsHandler.
 type metrics struct {
-	all  *known
-	tags map[string]string
+	all   *known
+	tags  map[string]string
+	watch *watched
 }
 
 // known is every metric that the SDK has asked for by now.
@@ -45,7 +46,8 @@ func newMetrics() metrics {
 	m := metrics{all: &known{registry: prometheus.NewRegistry(), counters: map[string]*prometheus.CounterVec{}, gauges: map[string]*prometheus.GaugeVec{}, timers: map[string]*prometheus.HistogramVec{}}}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "switchback_build_info", Help: "Always 1; the labels say what runs here."}, []string{"version", "revision", "go"})
 	build.WithLabelValues(built()).Set(1)
-	m.all.registry.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.watch = newWatched(time.Now)
+	m.all.registry.MustRegister(build, m.watch, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -69,7 +71,7 @@ func (m metrics) WithTags(tags map[string]string) client.MetricsHandler {
 		both = map[string]string{}
 	}
 	maps.Copy(both, tags)
-	return metrics{all: m.all, tags: both}
+	return metrics{all: m.all, tags: both, watch: m.watch}
 }
 
 func (m metrics) values() []string {

@@ -111,7 +111,7 @@ func serve(ctx context.Context, s Settings, log *slog.Logger) error {
 		OnFatalError:      func(err error) { fatal <- err },
 	})
 	workflows.Register(w)
-	register(w, s, temporal, sys)
+	register(w, s, temporal, sys, measured.watch)
 	if err := w.Start(); err != nil {
 		return fmt.Errorf("start the worker in namespace %s of Temporal at %s: %w", s.Temporal.Namespace, s.Temporal.Address, err)
 	}
@@ -142,18 +142,20 @@ func mayLogIn(ctx context.Context, v *vault.Vault, log *slog.Logger) error {
 }
 
 // register hands the adapters to the activities.
-func register(w worker.Registry, s Settings, temporal client.Client, sys *systems) {
-	out := activities.Outside{Clusters: clusters{sys}, Links: links{sys}, Consuls: consuls{sys}}
+func register(w worker.Registry, s Settings, temporal client.Client, sys *systems, gauges activities.Gauges) {
+	out := activities.Outside{Clusters: clusters{sys}, Links: links{sys}, Consuls: consuls{sys}, Silence: activities.NewSilence()}
 	for _, a := range []any{
 		&activities.Runbooks{Dir: s.Runbooks},
 		&activities.Locks{Temporal: temporal},
 		&activities.Preflight{Outside: out},
+		&activities.Assess{Outside: out},
 		&activities.Syncs{Outside: out},
 		&activities.Fences{Outside: out},
 		&activities.Logs{Outside: out},
 		&activities.Groups{Outside: out},
 		&activities.Mirrors{Outside: out},
 		&activities.Verify{Outside: out},
+		&activities.Watch{Outside: out, Gauges: gauges},
 		&activities.Discovery{Consuls: consuls{sys}, Secrets: sys.vault},
 		&activities.Clients{Applications: applications{sys}},
 		&activities.Reports{Dir: s.Reports, Outside: out},
