@@ -118,7 +118,7 @@ func TestOnlyWhatMovedIsWrittenAgain(t *testing.T) {
 }
 
 // P20: a partial sample never replaces a full one, and neither does one that was cut off.
-func TestP20APartNeverReplacesAWholeSample(t *testing.T) {
+func TestP20_APartNeverReplacesAWholeSample(t *testing.T) {
 	t.Parallel()
 	rec, s := newShelf(), aSample(5, 3, 0, sampled)
 	require.NoError(t, putSample(t.Context(), rec, s))
@@ -140,7 +140,7 @@ func TestP20APartNeverReplacesAWholeSample(t *testing.T) {
 	}
 }
 
-func TestP20AWriterKilledBetweenAnyTwoWritesLeavesAWholeSample(t *testing.T) {
+func TestP20_AWriterKilledBetweenAnyTwoWritesLeavesAWholeSample(t *testing.T) {
 	t.Parallel()
 	start := newShelf()
 	one, two, three := aSample(30, 2, 0, sampled), aSample(30, 2, 50, sampled.Add(10*time.Second)), aSample(29, 2, 90, sampled.Add(20*time.Second))
@@ -168,7 +168,7 @@ func TestP20AWriterKilledBetweenAnyTwoWritesLeavesAWholeSample(t *testing.T) {
 }
 
 // Of two writers the later one may overwrite what the header of the first names. That is said, and mended by the next.
-func TestP20TwoWritersAreNeverMixedSilently(t *testing.T) {
+func TestP20_TwoWritersAreNeverMixedSilently(t *testing.T) {
 	t.Parallel()
 	rec := newShelf()
 	one, two, late := aSample(30, 2, 0, sampled), aSample(30, 2, 50, sampled.Add(10*time.Second)), aSample(30, 2, 70, sampled.Add(11*time.Second))
@@ -208,7 +208,7 @@ func TestASourceThatAnsweredInPartWasAlive(t *testing.T) {
 }
 
 // P21: what can be extrapolated from is a rate beside the positions; the positions themselves stay those that were seen.
-func TestP21RatesAreKeptBesideThePositions(t *testing.T) {
+func TestP21_RatesAreKeptBesideThePositions(t *testing.T) {
 	t.Parallel()
 	rec := newShelf()
 	s := aSample(2, 1, 0, sampled)

@@ -158,7 +158,7 @@ func TestATopicThatIsNotMirroredYetIsUnknownAndNeverZero(t *testing.T) {
 	require.Equal(t, replication.Unknown, out.Worst[0].WorstLag)
 }
 
-func TestP20WhatWatchSawInPartNeverReplacesWhatItSawWhole(t *testing.T) {
+func TestP20_WhatWatchSawInPartNeverReplacesWhatItSawWhole(t *testing.T) {
 	t.Parallel()
 	for name, breakIt := range map[string]func(*watched){
 		"the source has no leader somewhere": func(w *watched) { w.set("east", false, true) },
@@ -190,7 +190,7 @@ func TestP20WhatWatchSawInPartNeverReplacesWhatItSawWhole(t *testing.T) {
 }
 
 // Whoever writes to the new cluster moves its ends: what is seen after a switch says nothing about the loss.
-func TestP20WatchStopsWhereTheWorkloadHasMoved(t *testing.T) {
+func TestP20_WatchStopsWhereTheWorkloadHasMoved(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t)
 	w.entries["consul.west"].state.Epoch++

@@ -125,7 +125,7 @@ func TestWatchShowsWhereThePositionsAre(t *testing.T) {
 }
 
 // P20: Watch moves with the active cluster, and what it saw before the switch stays what it was.
-func TestP20WatchMovesWithTheActiveCluster(t *testing.T) {
+func TestP20_WatchMovesWithTheActiveCluster(t *testing.T) {
 	s := newSentry()
 	s.RegisterDelayedCallback(func() { s.cluster, s.epoch = "west", 8 }, 95*time.Second)
 	carried := s.live(t, 4*time.Minute, workflows.WatchInput{Runbook: "orders"})
