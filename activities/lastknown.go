@@ -69,6 +69,7 @@ type lastKnown struct {
 	out    *HandOverResult
 	groups []string // without members on the target, in order
 	target []replication.Ends
+	acls   []replication.ACL                 // of the target
 	before []map[replication.Partition]int64 // what the target had, by index of groups
 	final  [][]ReadBack                      // by index of groups
 }
@@ -89,10 +90,12 @@ func (h *lastKnown) look(ctx context.Context) error {
 			h.target, err = h.r.to.Ends(ctx, h.scope.TopicNames())
 			return wrap("read the ends of "+to, err)
 		},
+		func() (err error) { h.acls, err = h.r.to.ACLs(ctx); return wrap("read the ACLs of "+to, err) },
 	)
 	if err != nil {
 		return err
 	}
+	h.acls = replication.Unprefixed(h.r.link.Prefix(), h.acls)
 	names := slices.Concat(h.scope.Groups, groupNames(there), groupNames(here))
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
@@ -242,7 +245,8 @@ func (h *lastKnown) mayCount(group string, before map[replication.Partition]int6
 }
 
 // sure keeps the partitions that count and lets the runbook's policy decide where nothing is known. A topic that no one
-// knows the group to read, and of which nothing came, stays out.
+// knows the group to read, and of which nothing came, stays out; of a group of which nothing at all is known, those that
+// its clients may read stay in (P24).
 func (h *lastKnown) sure(group string, before map[replication.Partition]int64, list []replication.Translated) []replication.Translated {
 	counts := map[string]bool{}
 	for _, topic := range h.scope.Reads[group] {
@@ -255,6 +259,9 @@ func (h *lastKnown) sure(group string, before map[replication.Partition]int64, l
 		if t.Target != replication.Unknown {
 			counts[t.Topic] = true
 		}
+	}
+	if len(counts) == 0 {
+		counts = h.readable(group)
 	}
 	var out []replication.Translated
 	for _, t := range list {
@@ -269,6 +276,22 @@ func (h *lastKnown) sure(group string, before map[replication.Partition]int64, l
 		out = append(out, t)
 	}
 	return out
+}
+
+// readable are the topics that the clients of the group may read on the target.
+func (h *lastKnown) readable(group string) map[string]bool {
+	may := map[string]bool{}
+	for _, c := range h.in.Clients {
+		if !slices.Contains(c.Groups, group) {
+			continue
+		}
+		for _, t := range h.scope.Topics {
+			if replication.Allowed(h.acls, replication.Request{Principal: c.Principal, Host: "*", ResourceType: replication.ResourceTopic, Name: t.Name, Operation: replication.OpRead}) {
+				may[t.Name] = true
+			}
+		}
+	}
+	return may
 }
 
 // against says of every offset that is not what the target had what that was: nothing moves in silence.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync"
 
 	"switchback/internal/killpoint"
 	"switchback/replication"
@@ -77,7 +76,6 @@ type survey struct {
 	acls   map[string][]replication.ACL  // by site name
 	entry  EntryState
 	result *PreflightResult
-	mu     sync.Mutex
 }
 
 // Check runs every check side by side. It fails only when it could not do its work; what is wrong is a finding.
@@ -99,28 +97,7 @@ func (a *Preflight) Check(ctx context.Context, in PreflightInput) (out Preflight
 		grantsAreThere, targetOnlyACLs, nobodyIsEverybody, drainFits, discoveryIsReady, clientsAreAlive, transactionsAreAccepted,
 		recordsWork, clocksAgree, nobodyElseWrites, adviceIsHeard, sealHolds(a.Clusters), standbyIsClosed,
 	}
-	findings := make([][]Finding, len(checks))
-	jobs := make([]func() error, len(checks))
-	for i, check := range checks {
-		jobs[i] = func() error {
-			part := &survey{in: s.in, r: s.r, topics: s.topics, groups: s.groups, status: s.status, ends: s.ends, acls: s.acls, entry: s.entry, result: &PreflightResult{Lag: replication.Unknown, DrainSeconds: -1}}
-			if err := check(ctx, part); err != nil {
-				part.problem("looking", err.Error(), "see to it that this can be looked at, then start again")
-			}
-			findings[i] = part.result.Findings
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			out.SealProven = out.SealProven || part.result.SealProven
-			if part.result.DrainSeconds >= 0 {
-				out.Lag, out.DrainSeconds = part.result.Lag, part.result.DrainSeconds
-			}
-			return nil
-		}
-	}
-	_ = sideBySide(jobs...) // a check's error is a finding
-	for _, list := range findings {
-		out.Findings = append(out.Findings, list...)
-	}
+	s.all(ctx, checks)
 	out.Topics, out.Groups, out.LinkName = len(s.topics), len(s.groups), s.status.Name
 	for _, t := range s.topics {
 		out.Partitions += t.Partitions
@@ -131,6 +108,61 @@ func (a *Preflight) Check(ctx context.Context, in PreflightInput) (out Preflight
 		return out, nil
 	}
 	return out, r.records.putScope(ctx, in.Run.ID(), Scope{Topics: s.topics, Groups: groupNames(s.groups), Reads: reads(s.groups)})
+}
+
+// all runs checks side by side, each on a survey of its own, and gathers what they find in the result.
+func (s *survey) all(ctx context.Context, checks []func(context.Context, *survey) error) {
+	parts := make([]PreflightResult, len(checks))
+	jobs := make([]func() error, len(checks))
+	for i, check := range checks {
+		jobs[i] = func() error {
+			part := &survey{in: s.in, r: s.r, topics: s.topics, groups: s.groups, status: s.status, ends: s.ends, acls: s.acls, entry: s.entry, result: &PreflightResult{Lag: replication.Unknown, DrainSeconds: -1}}
+			if err := check(ctx, part); err != nil {
+				part.problem("looking", err.Error(), "see to it that this can be looked at, then start again")
+			}
+			parts[i] = *part.result
+			return nil
+		}
+	}
+	_ = sideBySide(jobs...) // a check's error is a finding
+	for _, part := range parts {
+		s.result.Findings = append(s.result.Findings, part.Findings...)
+		s.result.SealProven = s.result.SealProven || part.SealProven
+		if part.DrainSeconds >= 0 {
+			s.result.Lag, s.result.DrainSeconds = part.Lag, part.DrainSeconds
+		}
+	}
+}
+
+// side is one cluster of a survey.
+type side struct {
+	site string
+	k    Kafka
+}
+
+// sides are the clusters that must be fit: both, or the target alone where the source may be lost.
+func (s *survey) sides() []side {
+	to := side{s.in.Route.To.Name, s.r.to}
+	if s.in.Route.SourceLost {
+		return []side{to}
+	}
+	return []side{{s.in.Route.From.Name, s.r.from}, to}
+}
+
+// sites are their names.
+func (s *survey) sites() []string {
+	if s.in.Route.SourceLost {
+		return []string{s.in.Route.To.Name}
+	}
+	return []string{s.in.Route.From.Name, s.in.Route.To.Name}
+}
+
+// where names them in a sentence.
+func (s *survey) where() string {
+	if s.in.Route.SourceLost {
+		return s.in.Route.To.Name
+	}
+	return "both clusters"
 }
 
 // look reads what the checks need, side by side.

@@ -101,12 +101,17 @@ func nothingDenies(_ context.Context, s *survey) error {
 	return nil
 }
 
-// needs lists what a client does on the source, as far as its ACLs allow: it must be allowed the same on the target.
+// needs lists what a client does on the source, as far as its ACLs allow: it must be allowed the same on the target. Of a
+// source that is lost nobody knows them: then it is what the target's own grants mean to allow.
 func (s *survey) needs(c runbooks.Client) []replication.Request {
 	var list []replication.Request
+	acls := s.acls[s.in.Route.From.Name]
+	if s.in.Route.SourceLost && acls == nil {
+		acls = slices.DeleteFunc(slices.Clone(s.acls[s.in.Route.To.Name]), func(a replication.ACL) bool { return a.Permission == replication.Deny })
+	}
 	add := func(resource, name, op string) {
 		need := replication.Request{Principal: c.Principal, Host: "*", ResourceType: resource, Name: name, Operation: op}
-		if replication.Allowed(s.acls[s.in.Route.From.Name], need) {
+		if replication.Allowed(acls, need) {
 			list = append(list, need)
 		}
 	}
@@ -163,7 +168,7 @@ func credentialsWork(clusters Clusters) func(context.Context, *survey) error {
 			does := s.needs(c)
 			if len(does) == 0 {
 				bad++
-				s.problem("client grants", fmt.Sprintf("%s (%s) may do nothing with the runbook's topics on %s", c.Name, c.Principal, s.in.Route.From.Name), "correct the client's principal in the runbook")
+				s.problem("client grants", fmt.Sprintf("%s (%s) may do nothing with the runbook's topics on %s", c.Name, c.Principal, s.sites()[0]), "correct the client's principal in the runbook, or grant it what it needs")
 			}
 			for _, need := range does {
 				may := replication.Allowed(s.acls[to.Name], need)
@@ -189,10 +194,7 @@ func credentialsWork(clusters Clusters) func(context.Context, *survey) error {
 // grantsAreThere checks what Switchback and the link must be allowed to do on both clusters, also for the way back.
 func grantsAreThere(_ context.Context, s *survey) error {
 	bad := 0
-	for _, side := range []struct {
-		site string
-		k    Kafka
-	}{{s.in.Route.From.Name, s.r.from}, {s.in.Route.To.Name, s.r.to}} {
+	for _, side := range s.sides() {
 		var lacks []string
 		check := func(principal, resource, name, op string) {
 			need := replication.Request{Principal: principal, Host: "*", ResourceType: resource, Name: name, Operation: op}
@@ -230,7 +232,7 @@ func grantsAreThere(_ context.Context, s *survey) error {
 		}
 	}
 	if bad == 0 {
-		s.ok("own grants", "Switchback and the link may do on both clusters what the way there and the way back need")
+		s.ok("own grants", "Switchback and the link may do on %s what the way there and the way back need", s.where())
 	}
 	return nil
 }
@@ -264,7 +266,7 @@ func targetOnlyACLs(_ context.Context, s *survey) error {
 // has no effect on it, whatever it is.
 func nobodyIsEverybody(_ context.Context, s *survey) error {
 	bare := 0
-	for _, site := range []string{s.in.Route.From.Name, s.in.Route.To.Name} {
+	for _, site := range s.sites() {
 		var unnamed []string
 		for _, t := range s.topics {
 			if !replication.Named(s.acls[site], replication.ResourceTopic, t.Name) {
@@ -284,7 +286,7 @@ func nobodyIsEverybody(_ context.Context, s *survey) error {
 			"give each topic and group explicit ALLOWs for its clients and the mirror")
 	}
 	if bare == 0 {
-		s.ok("allow.everyone.if.no.acl.found", "every topic and group has ACLs of its own on both clusters, so the fence denies only whom it should")
+		s.ok("allow.everyone.if.no.acl.found", "every topic and group has ACLs of its own on %s, so a DENY denies only whom it should", s.where())
 	}
 	return nil
 }
@@ -292,10 +294,7 @@ func nobodyIsEverybody(_ context.Context, s *survey) error {
 // recordsWork proves with a write that a run can keep what it must not forget (P20).
 func recordsWork(ctx context.Context, s *survey) error {
 	probe, stamp := "preflight/"+s.in.Run.Runbook, time.Now().UTC().Format(time.RFC3339Nano)
-	for _, side := range []struct {
-		site string
-		k    Kafka
-	}{{s.in.Route.From.Name, s.r.from}, {s.in.Route.To.Name, s.r.to}} {
+	for _, side := range s.sides() {
 		rec := side.k.Records(MarksTopic)
 		if !s.in.DryRun {
 			if err := rec.Put(ctx, map[string][]byte{probe: []byte(stamp)}); err != nil {
@@ -364,10 +363,7 @@ func clocksAgree(ctx context.Context, s *survey) error {
 		s.warn("clocks", "not looked at in a dry run, because it needs a record", "the run itself looks")
 		return nil
 	}
-	for _, side := range []struct {
-		site string
-		k    Kafka
-	}{{s.in.Route.From.Name, s.r.from}, {s.in.Route.To.Name, s.r.to}} {
+	for _, side := range s.sides() {
 		canary, err := side.k.Canary(ctx, CanaryTopic)
 		if err != nil {
 			s.problem("canary", fmt.Sprintf("no record goes through %s on %s: %v", CanaryTopic, side.site, err), "make the topic (docs/operate.md has the command), and grant READ and WRITE on it to Switchback")

@@ -77,16 +77,9 @@ func mirrorsAreReady(ctx context.Context, s *survey) error {
 // groupsAreReady: the groups exist, are synced and fresh, and live on one cluster only (P25).
 func groupsAreReady(ctx context.Context, s *survey) error {
 	names := groupNames(s.groups)
-	alive, err := s.r.to.Groups(ctx, s.in.Runbook.Groups.Match)
+	bad, err := s.aliveThere(ctx)
 	if err != nil {
-		return wrap("list groups of the target", err)
-	}
-	bad := 0
-	for _, g := range alive {
-		if len(g.Members) > 0 {
-			bad++
-			s.problem("groups", fmt.Sprintf("group %s has members on %s: %s", g.Name, s.in.Route.To.Name, members(g.Members)), "a group is unique over both clusters: stop these members or rename the group")
-		}
+		return err
 	}
 	if len(names) == 0 && len(s.in.Runbook.Groups.Include) > 0 {
 		s.warn("groups", "no consumer group of "+s.in.Route.From.Name+" matches the runbook's patterns", "fine if nobody consumes; else correct groups.include")
@@ -116,6 +109,21 @@ func groupsAreReady(ctx context.Context, s *survey) error {
 		s.ok("groups", "%d groups, none of them alive on %s", len(names), s.in.Route.To.Name)
 	}
 	return nil
+}
+
+// aliveThere finds groups of the runbook that have members on the target (P25).
+func (s *survey) aliveThere(ctx context.Context) (bad int, err error) {
+	alive, err := s.r.to.Groups(ctx, s.in.Runbook.Groups.Match)
+	if err != nil {
+		return 0, wrap("list groups of the target", err)
+	}
+	for _, g := range alive {
+		if len(g.Members) > 0 {
+			bad++
+			s.problem("groups", fmt.Sprintf("group %s has members on %s: %s", g.Name, s.in.Route.To.Name, members(g.Members)), "a group is unique over both clusters: stop these members or rename the group")
+		}
+	}
+	return bad, nil
 }
 
 // groupFresh compares a group's commits on both clusters: those on the target come from the sync, and are behind or
