@@ -23,8 +23,9 @@ import (
 // Config is what both clients are told.
 type Config struct {
 	Instance string
-	Topics   []string
-	Ledger   string // folder
+	Topics   []string // as the workload calls them, and the ledger
+	Prefix   string   // of their names on this cluster
+	Ledger   string   // folder
 	// Label says which cluster and epoch the records of this life are written down under.
 	Cluster string
 	Epoch   int64
@@ -47,10 +48,22 @@ func (c *Config) FromEnvironment(getenv func(string) string) error {
 	if c.Options, err = connect(p, getenv("KAFKA_SSL_CA_FILE")); err != nil {
 		return err
 	}
-	c.Cluster, c.Client = getenv("SWITCHBACK_CLUSTER"), getenv("SWITCHBACK_CLIENT")
+	c.Cluster, c.Client, c.Prefix = getenv("SWITCHBACK_CLUSTER"), getenv("SWITCHBACK_CLIENT"), getenv("KAFKA_TOPIC_PREFIX")
 	c.Epoch, err = strconv.ParseInt(getenv("SWITCHBACK_EPOCH"), 10, 64)
 	return err
 }
+
+// onCluster are the topics as the cluster calls them.
+func (c *Config) onCluster() []string {
+	names := make([]string, len(c.Topics))
+	for i, topic := range c.Topics {
+		names[i] = c.Prefix + topic
+	}
+	return names
+}
+
+// logical is a topic of the cluster as the ledger calls it: a record keeps its name wherever it is.
+func (c *Config) logical(topic string) string { return strings.TrimPrefix(topic, c.Prefix) }
 
 // readProperties reads the simple part of the format of java.util.Properties: key=value, one a line.
 func readProperties(file string) (map[string]string, error) {

@@ -35,7 +35,7 @@ func Consumer(ctx context.Context, config ConsumerConfig) error {
 		}
 	}
 	options := append(config.Options,
-		kgo.ConsumerGroup(config.Group), kgo.ConsumeTopics(config.Topics...), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.ConsumerGroup(config.Group), kgo.ConsumeTopics(config.onCluster()...), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
 		kgo.OnPartitionsRevoked(commit), kgo.FetchMaxWait(100*time.Millisecond), kgo.MetadataMinAge(50*time.Millisecond),
 		kgo.HeartbeatInterval(100*time.Millisecond), kgo.Balancers(kgo.StickyBalancer()), kgo.SessionTimeout(10*time.Second))
@@ -84,7 +84,7 @@ func process(book *ledger.Writer, config ConsumerConfig, fetches kgo.Fetches) er
 		}
 		seen = append(seen, ledger.Seen{
 			At: now, Cluster: config.Cluster, Epoch: config.Epoch, Client: config.Client, Instance: config.Instance, Group: config.Group,
-			Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Key: string(r.Key), Seq: seq,
+			Topic: config.logical(r.Topic), Partition: r.Partition, Offset: r.Offset, Key: string(r.Key), Seq: seq,
 		})
 	})
 	if len(seen) == 0 {

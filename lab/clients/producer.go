@@ -136,7 +136,7 @@ func (p *producer) send(i int) (sent, failed bool) {
 	p.busy[i] = true
 	seq := p.next[i]
 	record := &kgo.Record{
-		Topic: p.config.Topics[i%len(p.config.Topics)], Key: []byte(p.key(i)),
+		Topic: p.config.Prefix + p.config.Topics[i%len(p.config.Topics)], Key: []byte(p.key(i)),
 		Value: ledger.EncodeValue(seq, p.config.ValueSize),
 	}
 	p.client.Produce(context.Background(), record, func(r *kgo.Record, err error) { p.done(i, seq, r, err) })
@@ -148,7 +148,7 @@ func (p *producer) done(i int, seq int64, r *kgo.Record, err error) {
 	if err == nil {
 		err = p.book.Acked(ledger.Acked{
 			At: time.Now(), Cluster: p.config.Cluster, Epoch: p.config.Epoch, Client: p.config.Client, Instance: p.config.Instance,
-			Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Key: string(r.Key), Seq: seq,
+			Topic: p.config.logical(r.Topic), Partition: r.Partition, Offset: r.Offset, Key: string(r.Key), Seq: seq,
 		})
 		p.mu.Lock()
 		defer p.mu.Unlock()

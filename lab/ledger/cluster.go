@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -28,6 +29,15 @@ type LogRecord struct {
 type topicPartition struct {
 	topic     string
 	partition int32
+}
+
+// WithoutPrefix takes a prefix off the names of a log's topics, which a mirror has put there: after that a record has the same name
+// on both clusters.
+func (c ClusterLog) WithoutPrefix(prefix string) ClusterLog {
+	for i := range c.Records {
+		c.Records[i].Topic = strings.TrimPrefix(c.Records[i].Topic, prefix)
+	}
+	return c
 }
 
 // ReadCluster reads the topics from their start up to the last stable offsets of this moment, committed records only.

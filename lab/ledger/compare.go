@@ -11,10 +11,10 @@ import (
 )
 
 // Compare holds every number of a run's report that the ledger can check against the ledger. Each disagreement is one
-// sentence; none means that the report tells what the clients saw. The offsets of both clusters must be the same, as a
-// byte-for-byte mirror keeps them. A compact report has counts only, and only those are checked.
+// sentence; none means that the report tells what the clients saw. The offsets of both clusters are taken for the same, as a
+// byte-for-byte mirror keeps them, unless the ledger says that they are renumbered. A compact report has counts only, and only those are checked.
 func Compare(l *Ledger, v Verdict, r report.Report) []string {
-	c := comparison{r: r, acked: l.Acked, seen: l.Seen}
+	c := comparison{r: r, acked: l.Acked, seen: l.Seen, renumbered: renumbered(l, r)}
 	c.outcome()
 	used := c.epochs()
 	c.loss(v)
@@ -31,6 +31,8 @@ type comparison struct {
 	acked []Acked
 	seen  []Seen
 	says  []string
+
+	renumbered renumbering
 }
 
 func (c *comparison) disagree(format string, args ...any) {
@@ -165,14 +167,16 @@ func (c *comparison) loss(v Verdict) {
 }
 
 // positions: no partition that clients used is missing, nothing was acknowledged on the source at or beyond an end that the
-// report gives, and nothing on the target below the source's end.
+// report gives, and nothing on the target below what came from the source.
 func (c *comparison) positions() {
-	type extent struct{ last, first int64 } // acknowledged last on the source and first on the target; -1: never
+	// Acknowledged last on the source, the offset of the last such record on the target, and acknowledged first on the target;
+	// -1: never.
+	type extent struct{ last, there, first int64 }
 	extents := map[topicPartition]*extent{}
 	at := func(a *Acked) *extent {
 		p := topicPartition{a.Topic, a.Partition}
 		if extents[p] == nil {
-			extents[p] = &extent{-1, -1}
+			extents[p] = &extent{-1, -1, -1}
 		}
 		return extents[p]
 	}
@@ -180,7 +184,7 @@ func (c *comparison) positions() {
 		switch a := &c.acked[i]; {
 		case c.old(a.Cluster, a.Epoch):
 			e := at(a)
-			e.last = max(e.last, a.Offset)
+			e.last, e.there = max(e.last, a.Offset), max(e.there, c.renumbered.onTarget(a))
 		case c.new(a.Cluster, a.Epoch):
 			if e := at(a); e.first < 0 || a.Offset < e.first {
 				e.first = a.Offset
@@ -210,13 +214,23 @@ func (c *comparison) positions() {
 		for _, end := range []struct {
 			words  string
 			offset *int64
-		}{{"the source's end", pos.SourceEnd}, {"the target's end", pos.TargetEnd}, {"the mark", pos.Mark}} {
-			if end.offset != nil && e.last >= *end.offset {
-				c.disagree("the report says that %s of %s was %d; %s acknowledged offset %d at epoch %d", end.words, p, *end.offset, c.r.From, e.last, *c.r.Epoch.Before)
+			last   int64
+		}{{"the source's end", pos.SourceEnd, e.last}, {"the target's end", pos.TargetEnd, e.there}, {"the mark", pos.Mark, e.last}} {
+			if end.offset == nil || end.last < *end.offset {
+				continue
 			}
+			at := ""
+			if end.last != e.last {
+				at = fmt.Sprintf(", which is offset %d of %s,", end.last, c.r.To)
+			}
+			c.disagree("the report says that %s of %s was %d; %s acknowledged offset %d%s at epoch %d", end.words, p, *end.offset, c.r.From, e.last, at, *c.r.Epoch.Before)
 		}
-		if pos.SourceEnd != nil && e.first >= 0 && e.first < *pos.SourceEnd {
-			c.disagree("the report says that the source's end of %s was %d; %s acknowledged offset %d, which is below it, at epoch %d", p, *pos.SourceEnd, c.r.To, e.first, *c.r.Epoch.After)
+		words, below := "the source's end", pos.SourceEnd
+		if c.renumbered.on {
+			words, below = "the target's end", pos.TargetEnd
+		}
+		if below != nil && e.first >= 0 && e.first < *below {
+			c.disagree("the report says that %s of %s was %d; %s acknowledged offset %d, which is below it, at epoch %d", words, p, *below, c.r.To, e.first, *c.r.Epoch.After)
 		}
 	}
 	for _, p := range partitions {

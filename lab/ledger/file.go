@@ -52,6 +52,9 @@ type Seen struct {
 type Ledger struct {
 	Acked []Acked
 	Seen  []Seen
+	// Renumbered are the clusters' logs by name, where a mirror gives records offsets of its own, as MirrorMaker 2 does;
+	// nil where it keeps those of the source, as Cluster Linking does, and an offset means the same on both.
+	Renumbered map[string]ClusterLog
 }
 
 const (

@@ -45,11 +45,13 @@ func (c *comparison) offsets() {
 		return
 	}
 	written := c.written()
+	there := c.writtenThere(written)
 	known := map[reader]bool{}
 	for _, o := range c.r.Offsets {
 		r := reader{o.Group, topicPartition{o.Topic, o.Partition}}
 		known[r] = true
-		c.offset(r, o, readings[r], written[r.topicPartition])
+		c.offset(r, o, readings[r], written[r.topicPartition], there[r.topicPartition])
+		c.translation(r, o)
 	}
 	for _, r := range readers {
 		if readings[r].onSource && !known[r] {
@@ -58,8 +60,9 @@ func (c *comparison) offsets() {
 	}
 }
 
-// offset checks one handed-over offset; written are the offsets that were acknowledged in its partition, sorted.
-func (c *comparison) offset(r reader, o report.GroupOffset, did *reading, written []int64) {
+// offset checks one handed-over offset; written are the offsets that were acknowledged in its partition, sorted, and there
+// is where those records are on the target.
+func (c *comparison) offset(r reader, o report.GroupOffset, did *reading, written, there []int64) {
 	if did == nil {
 		did = &reading{last: -1, first: -1}
 	}
@@ -78,8 +81,8 @@ func (c *comparison) offset(r reader, o report.GroupOffset, did *reading, writte
 		c.disagree("the report says that group %s was handed offset %d of %s; on %s it began at offset %d, which is before it", r.group, *o.Target, r.topicPartition, c.r.To, did.first)
 		return
 	}
-	from, _ := slices.BinarySearch(written, *o.Target)
-	to, _ := slices.BinarySearch(written, did.first)
+	from, _ := slices.BinarySearch(there, *o.Target)
+	to, _ := slices.BinarySearch(there, did.first)
 	if skipped := to - from; skipped > 0 {
 		c.disagree("the report says that group %s was handed offset %d of %s; on %s it began at offset %d and passed over %d acknowledged records", r.group, *o.Target, r.topicPartition, c.r.To, did.first, skipped)
 	}
@@ -110,11 +113,16 @@ func (c *comparison) readings() map[reader]*reading {
 	return out
 }
 
-// written is the offsets that were acknowledged in each partition up to the switch and after it, sorted.
+// written is the offsets that were acknowledged in each partition up to the switch and after it, sorted; where the target
+// has offsets of its own those of the source alone.
 func (c *comparison) written() map[topicPartition][]int64 {
 	out := map[topicPartition][]int64{}
 	for i := range c.acked {
-		if a := &c.acked[i]; a.Epoch <= *c.r.Epoch.Before || c.new(a.Cluster, a.Epoch) {
+		a := &c.acked[i]
+		if c.renumbered.on && a.Cluster != c.r.From {
+			continue
+		}
+		if a.Epoch <= *c.r.Epoch.Before || c.new(a.Cluster, a.Epoch) {
 			p := topicPartition{a.Topic, a.Partition}
 			out[p] = append(out[p], a.Offset)
 		}

@@ -238,11 +238,14 @@ func (s *Story) Judge(ctx context.Context, active, reportPath string) (ledger.Ve
 	l.Seen = slices.DeleteFunc(l.Seen, func(r ledger.Seen) bool { return !s.owns(r.Topic) })
 	logs := map[string]ledger.ClusterLog{}
 	for _, cluster := range setup.Clusters {
-		log, err := ledger.ReadCluster(ctx, cluster, s.Workload.TopicNames(), s.Lab.KafkaOptions(cluster, "lab")...)
+		log, err := ledger.ReadCluster(ctx, cluster, s.Lab.TopicNames(cluster, s.Workload), s.Lab.KafkaOptions(cluster, "lab")...)
 		if err != nil {
 			return ledger.Verdict{}, fmt.Errorf("read the log of %s: %w", cluster, err)
 		}
-		logs[cluster] = log
+		logs[cluster] = log.WithoutPrefix(s.Lab.TopicPrefix(cluster))
+	}
+	if s.Lab.Options().Link == setup.MirrorMaker {
+		l.Renumbered = logs
 	}
 	groups := map[string][]string{}
 	for _, g := range s.Workload.Groups() {
