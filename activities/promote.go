@@ -293,7 +293,10 @@ func mirrorStates(ctx context.Context, link replication.Link, topics []string) (
 	}
 	states := make(map[string]replication.Mirror, len(topics))
 	for _, m := range mirrors {
-		if wanted[m.SourceTopic] || wanted[m.Topic] {
+		switch { // a mirror is known by its name on the source
+		case wanted[m.SourceTopic]:
+			states[m.SourceTopic] = m
+		case wanted[m.Topic]:
 			states[m.Topic] = m
 		}
 	}
@@ -329,7 +332,7 @@ func copies(ctx context.Context, r *route, runbook string) ([]replication.ACL, e
 	if err != nil {
 		return nil, err
 	}
-	foreign := replication.Missing(owned.ACLs, own.ACLs)
+	foreign := replication.Missing(replication.Prefixed(r.link.Prefix(), owned.ACLs), own.ACLs)
 	return replication.Missing(foreign, replication.Missing(foreign, stand)), nil
 }
 

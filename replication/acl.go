@@ -219,3 +219,15 @@ func Unprefixed(prefix string, acls []ACL) []ACL {
 	}
 	return out
 }
+
+// Prefixed are the same entries as ACL sync makes them for renamed mirrors: those of topics, under the mirrors' names.
+func Prefixed(prefix string, acls []ACL) []ACL {
+	out := make([]ACL, len(acls))
+	for i, a := range acls {
+		if a.ResourceType == ResourceTopic && a.Name != "*" {
+			a.Name = prefix + a.Name
+		}
+		out[i] = a
+	}
+	return out
+}
