@@ -50,7 +50,7 @@ func (e *engine) show() { workflow.SetCurrentDetails(e.safe, page(e.status)) }
 func page(s Status) string {
 	b := fmt.Appendf(nil, "## %s of `%s`: %s → %s\n\n%s\n\n", s.Workflow, s.Runbook, s.From, s.To, headline(s))
 	b = append(b, howToAnswer(s)...)
-	if s.Final && s.Ended.IsZero() {
+	if s.Final && s.Ended.IsZero() && s.Parked == "" { // who is parked is told so
 		b = append(b, "Past the point of no return: the run only goes forward.\n\n"...)
 	}
 	b = fmt.Appendf(b, "Asked for by %s: %s. %s\n\n", or(s.By, "nobody named"), or(s.Reason, "no reason given"), epochs(s))
@@ -149,17 +149,18 @@ func table(b []byte, head string, rows []StepStatus, closing bool) []byte {
 	return append(b, '\n')
 }
 
+// took is one word to a browser, so that a row stays one line.
 func took(r StepStatus) string {
-	budget := "of " + short(time.Duration(r.BudgetSeconds*float64(time.Second)))
+	budget := "of\u00a0" + short(time.Duration(r.BudgetSeconds*float64(time.Second)))
 	if r.Started == nil || r.Ended == nil {
 		return budget
 	}
-	return short(r.Ended.Sub(*r.Started)) + " " + budget
+	return short(r.Ended.Sub(*r.Started)) + "\u00a0" + budget
 }
 
 // short is a duration without the precision that nobody reads: 0.11s, 3m40s, 1h.
 func short(d time.Duration) string {
-	if d < time.Minute {
+	if d < 10*time.Second {
 		return strings.TrimSuffix(fmt.Sprintf("%.2f", d.Seconds()), ".00") + "s"
 	}
 	s := d.Round(time.Second).String()

@@ -70,7 +70,7 @@ func TestPageSaysFirstWhoMustDoWhat(t *testing.T) {
 			if s.Epoch == 0 {
 				s.Epoch, s.NextEpoch = 7, 8
 			}
-			got := page(s)
+			got := strings.ReplaceAll(page(s), "\u00a0", " ")
 			from := 0
 			for _, says := range append([]string{"## PlannedFailover of `orders`: east → west"}, tc.says...) {
 				i := strings.Index(got[from:], says)
@@ -86,7 +86,7 @@ func TestPageSaysFirstWhoMustDoWhat(t *testing.T) {
 
 func TestShortDurations(t *testing.T) {
 	for d, want := range map[time.Duration]string{
-		0: "0s", 110 * time.Millisecond: "0.11s", 20 * time.Second: "20s", 2 * time.Minute: "2m", time.Hour: "1h",
+		0: "0s", 110 * time.Millisecond: "0.11s", 59830 * time.Millisecond: "1m", 20 * time.Second: "20s", 2 * time.Minute: "2m", time.Hour: "1h",
 		220 * time.Second: "3m40s", 90 * time.Minute: "1h30m", time.Hour + time.Second: "1h0m1s", 10 * time.Minute: "10m", 20 * time.Hour: "20h",
 	} {
 		require.Equal(t, want, short(d))
