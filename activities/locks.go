@@ -46,6 +46,9 @@ type Acquired struct {
 	Active    string    `json:"active"`
 	Since     time.Time `json:"since"`
 	Abandoned *Holder   `json:"abandoned,omitempty"` // a holder that closed without releasing: undo or finish it first
+	// LastSwitch is when the workload last changed its cluster, for the anti-flap time.
+	LastSwitch *time.Time `json:"lastSwitch,omitempty"`
+	Fencing    bool       `json:"fencing,omitempty"` // something waits to fence the cluster that the run goes to: end it first (P13)
 }
 
 // Holder is who holds an entity.
@@ -80,6 +83,7 @@ type EntityStatus struct {
 	LastReport       string     `json:"lastReport,omitempty"`
 	LastSwitch       *time.Time `json:"lastSwitch,omitempty"`
 	UnprotectedSince *time.Time `json:"unprotectedSince,omitempty"`
+	Fencing          []Fencing  `json:"fencing,omitempty"` // clusters that were left without a fence, and what became of it
 }
 
 // Acquire sends the Update with start; idempotent by the run. TypeHeld names the holder and what to do.

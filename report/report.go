@@ -20,8 +20,11 @@ const SchemaName = "switchback/report/v1"
 //go:embed schema.json
 var Schema []byte
 
-// KindPlanned is the kind of a planned failover's report.
-const KindPlanned = "planned failover"
+// The kinds of reports.
+const (
+	KindPlanned   = "planned failover"
+	KindUnplanned = "unplanned failover"
+)
 
 // The outcomes of a run.
 const (
@@ -52,7 +55,7 @@ const (
 type Report struct {
 	Schema         string              `json:"schema" jsonschema:"enum=switchback/report/v1"`
 	Runbook        string              `json:"runbook"`
-	Kind           string              `json:"kind"` // planned failover
+	Kind           string              `json:"kind"` // planned failover, unplanned failover
 	Run            Run                 `json:"run"`
 	From           string              `json:"from"`
 	To             string              `json:"to"`
@@ -64,7 +67,8 @@ type Report struct {
 	Epoch          Epoch               `json:"epoch"`
 	Started        time.Time           `json:"started"`
 	Ended          time.Time           `json:"ended"`
-	Steps          []Step              `json:"steps"` // in the order of the workflow
+	Steps          []Step              `json:"steps"`             // in the order of the workflow
+	Earlier        []Step              `json:"earlier,omitempty"` // of the planned run that was escalated into this one
 	Decisions      []Decision          `json:"decisions,omitempty"`
 	Findings       []Finding           `json:"findings,omitempty"`  // of preflight
 	Positions      []PartitionPosition `json:"positions,omitempty"` // every partition; absent in a compact report
@@ -75,6 +79,8 @@ type Report struct {
 	Objectives     Objectives          `json:"objectives"`
 	RTO            Measured            `json:"rto"`
 	RPO            RPO                 `json:"rpo"`
+	Recovery       *Recovery           `json:"recovery,omitempty"` // of an unplanned run: what its RTO is made of
+	Loss           *Loss               `json:"loss,omitempty"`     // of an unplanned run: what is known of its RPO
 	Protection     Protection          `json:"protection"`
 	Deviations     []string            `json:"deviations,omitempty"` // what was not as the runbook or the plan had it
 	Standing       []string            `json:"standing,omitempty"`   // fences and seals that stand, syncs that are off, and why
@@ -104,7 +110,8 @@ type Step struct {
 	Attempts        int        `json:"attempts"`
 }
 
-// Decision is what a person said: approve, reject, hold, resume, retry, skip, rollback, abort, acknowledge.
+// Decision is what a person said: approve, reject, hold, resume, retry, skip, rollback, escalate, abort, acknowledge,
+// override.
 type Decision struct {
 	Kind   string    `json:"kind"`
 	By     string    `json:"by"`
@@ -198,6 +205,40 @@ type RPO struct {
 	Known   bool   `json:"known"`
 	Met     *bool  `json:"met" jsonschema:"nullable"`
 	Text    string `json:"text,omitempty"` // why it is not known, or its bounds
+}
+
+// Recovery splits the time from the outage to the first write on the new cluster. A part is null while one of its ends is
+// unknown.
+type Recovery struct {
+	Outage           *time.Time `json:"outage" jsonschema:"nullable"`           // when the active cluster was lost
+	DetectionSeconds *float64   `json:"detectionSeconds" jsonschema:"nullable"` // until the run was asked for
+	DecisionSeconds  *float64   `json:"decisionSeconds" jsonschema:"nullable"`  // until it was approved
+	RunSeconds       *float64   `json:"runSeconds" jsonschema:"nullable"`       // until producers worked again
+	Text             string     `json:"text,omitempty"`                         // how the outage's beginning is known
+}
+
+// Loss is what the old cluster has, or may have, that the new one has not. AtLeast counts records that were seen to exist;
+// AtMost is null while the number is open; Estimate is extrapolated, and no bound.
+type Loss struct {
+	AtLeast  int64       `json:"atLeast"`
+	AtMost   *int64      `json:"atMost" jsonschema:"nullable"`
+	Open     bool        `json:"open"` // somebody may still write there, because it is not fenced
+	Estimate *int64      `json:"estimate" jsonschema:"nullable"`
+	Bytes    *int64      `json:"bytes" jsonschema:"nullable"` // of AtLeast, estimated
+	Seconds  *float64    `json:"seconds" jsonschema:"nullable"`
+	Why      string      `json:"why"`
+	Topics   []TopicLoss `json:"topics,omitempty"` // the worst ones
+}
+
+// TopicLoss is the loss of one topic.
+type TopicLoss struct {
+	Topic    string   `json:"topic"`
+	AtLeast  int64    `json:"atLeast"`
+	AtMost   *int64   `json:"atMost" jsonschema:"nullable"`
+	Estimate *int64   `json:"estimate" jsonschema:"nullable"`
+	Bytes    *int64   `json:"bytes" jsonschema:"nullable"`
+	Seconds  *float64 `json:"seconds" jsonschema:"nullable"`
+	Why      string   `json:"why,omitempty"`
 }
 
 // Protection says whether another disaster would find a copy.

@@ -12,7 +12,7 @@ import (
 
 // settle undoes what a run left behind that was closed without releasing: terminated, reset, or timed out by somebody.
 // It outlives the writes that may still be under way, then looks where the workload is (P35c).
-func (f *plannedFailover) settle(ctx workflow.Context, left activities.Holder) error {
+func (f *failover) settle(ctx workflow.Context, left activities.Holder) error {
 	f.say(string(Preflight), "what run "+left.Run.ID()+" left behind")
 	f.begun = true
 	f.note(workflow.Now(ctx).Add(activities.WriteDeadline))
@@ -37,7 +37,7 @@ func (f *plannedFailover) settle(ctx workflow.Context, left activities.Holder) e
 
 // finish is for a workload that is where it was asked to go: there is nothing to do, unless the run that brought it
 // there was closed before it started the clients.
-func (f *plannedFailover) finish(ctx workflow.Context, until time.Time, seen activities.ReadDiscoveryResult) error {
+func (f *failover) finish(ctx workflow.Context, until time.Time, seen activities.ReadDiscoveryResult) error {
 	entry := seen.Required()
 	f.status.From, f.status.Epoch, f.guard.Epoch, f.facts.Before = entry.Cluster, entry.Epoch, entry.Epoch, entry.Epoch
 	got, err := f.acquire(ctx, until, "runbook/"+f.in.Runbook, seen)
@@ -56,7 +56,7 @@ func (f *plannedFailover) finish(ctx workflow.Context, until time.Time, seen act
 }
 
 // startFor finishes a run that switched and was closed before its end: past the switch there is only forward.
-func (f *plannedFailover) startFor(ctx workflow.Context, until time.Time, left activities.Holder, entry activities.DiscoveryEntry) error {
+func (f *failover) startFor(ctx workflow.Context, until time.Time, left activities.Holder, entry activities.DiscoveryEntry) error {
 	if f.asked(entry, "stop") {
 		if _, err := f.startAgain(runbooks.RoleProducer, runbooks.RoleConsumer, runbooks.RoleBoth)(ctx, until); err != nil {
 			return err
@@ -69,7 +69,7 @@ func (f *plannedFailover) startFor(ctx workflow.Context, until time.Time, left a
 }
 
 // asked says whether any client was asked to stop, or to run.
-func (f *plannedFailover) asked(entry activities.DiscoveryEntry, what string) bool {
+func (f *failover) asked(entry activities.DiscoveryEntry, what string) bool {
 	for _, c := range f.book.Clients {
 		if entry.Desired[c.Name] == what {
 			return true
@@ -80,7 +80,7 @@ func (f *plannedFailover) asked(entry activities.DiscoveryEntry, what string) bo
 
 // undoFor takes back what another run did, in the order of a rollback. The epoch is raised only when clients were asked
 // to stop: it would restart those that run.
-func (f *plannedFailover) undoFor(ctx workflow.Context, until time.Time, left activities.Holder, route activities.Route, entry activities.DiscoveryEntry) error {
+func (f *failover) undoFor(ctx workflow.Context, until time.Time, left activities.Holder, route activities.Route, entry activities.DiscoveryEntry) error {
 	stopped := f.asked(entry, "stop")
 	if stopped {
 		if _, err := f.setDiscovery(ctx, until, route.From, "raise the epoch"); err != nil {

@@ -15,6 +15,7 @@ import (
 // refused; the fences before the clients that they would deny; the link's own work last.
 const (
 	undoEpoch     Step = "raise-epoch"
+	undoSeal      Step = "lift-seal"
 	undoFences    Step = "lift-fences"
 	undoConsumers Step = "restore-consumers"
 	undoProducers Step = "restore-producers"
@@ -25,7 +26,7 @@ const (
 const rollBackWhenKilled = "roll-back"
 
 // setDiscovery writes the run's own number, and acts for it from then on.
-func (f *plannedFailover) setDiscovery(ctx workflow.Context, until time.Time, to activities.Site, summary string) (activities.SwitchResult, error) {
+func (f *failover) setDiscovery(ctx workflow.Context, until time.Time, to activities.Site, summary string) (activities.SwitchResult, error) {
 	in := activities.SwitchInput{
 		Guard: f.guard, Entries: f.book.Discovery, To: to, Epoch: f.next, Credentials: f.book.Credentials, Clients: names(f.book.Clients),
 	}
@@ -39,19 +40,25 @@ func (f *plannedFailover) setDiscovery(ctx workflow.Context, until time.Time, to
 }
 
 // raiseEpoch keeps the clients where they are at a higher number: whoever still acts for the old one is refused.
-func (f *plannedFailover) raiseEpoch(ctx workflow.Context, until time.Time) (string, error) {
+func (f *failover) raiseEpoch(ctx workflow.Context, until time.Time) (string, error) {
 	_, err := f.setDiscovery(ctx, until, f.route.From, "raise the epoch")
 	return fmt.Sprintf("%s keeps its clients at epoch %d", f.route.From.Name, f.next), err
 }
 
-func (f *plannedFailover) liftFences(ctx workflow.Context, until time.Time) (string, error) {
+func (f *failover) liftFences(ctx workflow.Context, until time.Time) (string, error) {
 	in := activities.FenceInput{Guard: f.guard, Route: f.route, Topics: f.book.Topics}
 	out, err := perform[activities.FenceResult](f.engine, atomicWrite(ctx, until, "lift the fences"), fences.Lift, in)
 	return out.Text, err
 }
 
+// unseal lets the mirror go on, exactly after what the target has (P27).
+func (f *failover) unseal(ctx workflow.Context, until time.Time) (string, error) {
+	out, err := perform[activities.UnsealResult](f.engine, longWait(ctx, until, "let the mirror go on"), mirrors.Unseal, f.wait(ctx, until))
+	return out.Text, err
+}
+
 // startAgain starts clients where they were.
-func (f *plannedFailover) startAgain(roles ...string) func(workflow.Context, time.Time) (string, error) {
+func (f *failover) startAgain(roles ...string) func(workflow.Context, time.Time) (string, error) {
 	return func(ctx workflow.Context, until time.Time) (string, error) {
 		by := workflow.Now(ctx).Add(min(until.Sub(workflow.Now(ctx)), max(f.startTime(), leastBudget)))
 		pending := f.start(ctx, by, roles...)
@@ -65,7 +72,7 @@ func (f *plannedFailover) startAgain(roles ...string) func(workflow.Context, tim
 }
 
 // restoreSyncs puts back what was there. ACL sync would copy a fence that somebody chose to leave standing (P5).
-func (f *plannedFailover) restoreSyncs(ctx workflow.Context, until time.Time) (string, error) {
+func (f *failover) restoreSyncs(ctx workflow.Context, until time.Time) (string, error) {
 	in := activities.SyncsInput{Guard: f.guard, Route: f.route}
 	for _, row := range f.status.Closing {
 		in.KeepACLsOff = in.KeepACLsOff || row.Step == undoFences && row.State == Skipped
@@ -77,11 +84,11 @@ func (f *plannedFailover) restoreSyncs(ctx workflow.Context, until time.Time) (s
 // report writes the run down before the runbook is released: its history will not outlive Temporal's retention. After a
 // completed run the fence stands on the cluster that was left, and what was suspended stays suspended for this runbook:
 // offset sync would overwrite the groups, ACL sync would copy the fence (P5).
-func (f *plannedFailover) report(ctx workflow.Context, until time.Time) (string, error) {
+func (f *failover) report(ctx workflow.Context, until time.Time) (string, error) {
 	if f.status.Outcome == "" {
 		f.status.Outcome = Completed
-		f.status.Sentence = fmt.Sprintf("%s runs on %s at epoch %d, unprotected since %s until it is protected the other way",
-			f.in.Runbook, f.route.To.Name, f.next, f.unprotected().Format(time.RFC3339))
+		f.status.Sentence = fmt.Sprintf("%s runs on %s at epoch %d, %sunprotected since %s until it is protected the other way",
+			f.in.Runbook, f.route.To.Name, f.next, f.ending(), f.unprotected().Format(time.RFC3339))
 	}
 	if f.route.From.Name == "" {
 		return "no report: the run ended before it knew its way", nil
@@ -97,26 +104,36 @@ func (f *plannedFailover) report(ctx workflow.Context, until time.Time) (string,
 	return f.written.JSONPath, err
 }
 
-// align brings optional discovery entries that were out of reach to what counts now, for a while (P2).
-func (f *plannedFailover) align(ctx workflow.Context) {
+// align brings optional discovery entries that were out of reach to what counts now, for a while; what is left then goes on
+// in a workflow of its own until it is done (P2).
+func (f *failover) align(ctx workflow.Context) {
 	if !f.pending {
 		return
 	}
-	until := workflow.Now(ctx).Add(alignBudget)
-	out, err := perform[activities.SwitchResult](f.engine, longWait(ctx, until, "align the other discovery entries"), discovery.Align,
-		activities.AlignInput{Entries: f.book.Discovery, Deadline: inside(ctx, until)})
-	switch {
-	case err != nil:
-		f.deviate("some discovery entries still say the old cluster and epoch: " + plain(err))
-	case anyPending(out.Entries):
-		f.deviate("some discovery entries still say the old cluster and epoch: " + outcomes(out.Entries))
-	default:
-		f.pending = false
+	left := "they could not be written at the switch"
+	if !f.route.SourceLost { // a lost region's Consul is not back within seconds
+		until := workflow.Now(ctx).Add(alignBudget)
+		out, err := perform[activities.SwitchResult](f.engine, longWait(ctx, until, "align the other discovery entries"), discovery.Align,
+			activities.AlignInput{Entries: f.book.Discovery, Deadline: inside(ctx, until)})
+		switch {
+		case err != nil:
+			left = plain(err)
+		case anyPending(out.Entries):
+			left = outcomes(out.Entries)
+		default:
+			f.pending = false
+			return
+		}
 	}
+	goesOn := alignID(f.in.Runbook) + " goes on until they do"
+	if err := f.startAlignment(); err != nil {
+		goesOn = "align them by hand, because " + alignID(f.in.Runbook) + " could not be started: " + plain(err)
+	}
+	f.deviate("some discovery entries still say the old cluster and epoch: " + left + "; " + goesOn)
 }
 
 // unprotected is since when nothing mirrors the workload: its mirrors were stopped.
-func (f *plannedFailover) unprotected() time.Time {
+func (f *failover) unprotected() time.Time {
 	if f.facts.Promoted.IsZero() {
 		return f.facts.Switched
 	}
@@ -124,7 +141,7 @@ func (f *plannedFailover) unprotected() time.Time {
 }
 
 // release gives the locks back, the runbook's last, and tells its entity where the workload is now.
-func (f *plannedFailover) release(ctx workflow.Context, until time.Time) (string, error) {
+func (f *failover) release(ctx workflow.Context, until time.Time) (string, error) {
 	f.outlive(ctx)
 	for i := len(f.entities) - 1; i >= 0; i-- {
 		in := activities.Release{Entity: f.entities[i], Run: f.guard.Run, Outcome: f.status.Outcome, Report: f.written.JSONPath, Unsettled: f.unsettled}

@@ -61,7 +61,7 @@ func (e *engine) listen() error {
 		{UpdateRetry, e.mayRetry, e.retry},
 		{UpdateSkip, e.maySkip, e.skipParked},
 		{UpdateRollback, e.mayRollBack, e.rollBack},
-		{UpdateEscalate, e.mayEscalate, func(Order) string { return "" }},
+		{UpdateEscalate, e.mayEscalate, e.escalate},
 		{UpdateAbort, e.mayAbort, e.abort},
 		{UpdateAcknowledge, e.mayAcknowledge, e.acknowledge},
 	}
@@ -226,10 +226,13 @@ func (e *engine) mayAbort(Order) error {
 }
 
 func (e *engine) pointOfNoReturn() Step {
-	if e.stopIsFinal {
-		return Promote
+	switch {
+	case !e.stopIsFinal:
+		return SwitchTraffic
+	case slices.ContainsFunc(e.steps, func(s step) bool { return s.name == FailOver }):
+		return FailOver
 	}
-	return SwitchTraffic
+	return Promote
 }
 
 func (e *engine) abort(o Order) string { return e.end(UpdateAbort, Aborted, o) }
@@ -240,10 +243,6 @@ func (e *engine) end(what, outcome string, o Order) string {
 	e.decide(what, o, "")
 	e.cancel()
 	return "the run stops and takes back what it did"
-}
-
-func (e *engine) mayEscalate(Order) error {
-	return errors.New("unplanned failover is not there yet, so a planned run cannot be turned into one: abort it (which rolls back), or let it go on")
 }
 
 func (e *engine) mayAcknowledge(o Order) error {

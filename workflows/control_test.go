@@ -52,7 +52,7 @@ func TestI08_OnlyWhoMayApproves(t *testing.T) {
 		{workflows.UpdateResume, by("alice"), "refused: the run is not held"},
 		{workflows.UpdateRetry, by("alice"), "refused: the run is not parked"},
 		{workflows.UpdateSkip, by("alice"), "refused: the run is not parked, it is at approve: there is nothing to skip"},
-		{workflows.UpdateEscalate, by("alice"), "refused: unplanned failover is not there yet"},
+		{workflows.UpdateEscalate, by("alice"), "refused: the run is at approve, where no client was stopped yet: abort it, then `switchback start unplanned`"},
 		{workflows.UpdateAcknowledge, by("alice"), "refused: the run waits for no acknowledgement"},
 		{workflows.UpdateApprove, by("bob"), "approved by bob: 2 of 2"},
 	})

@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -65,6 +66,12 @@ func (e *entity) listen(ctx workflow.Context) error {
 	if err := workflow.SetUpdateHandler(ctx, activities.UpdateRelease, e.release); err != nil {
 		return err
 	}
+	err = workflow.SetUpdateHandlerWithOptions(ctx, activities.UpdateFencing, e.fencing, workflow.UpdateHandlerOptions{
+		Validator: func(_ workflow.Context, in activities.TellFencing) error { return e.mayFence(in) },
+	})
+	if err != nil {
+		return err
+	}
 	return workflow.SetQueryHandler(ctx, activities.QueryEntity, func() (activities.EntityStatus, error) { return e.Status, nil })
 }
 
@@ -126,7 +133,29 @@ func (e *entity) acquire(ctx workflow.Context, in activities.Acquire) (activitie
 }
 
 func (e *entity) acquired() activities.Acquired {
-	return activities.Acquired{NextEpoch: e.HeldEpoch, Active: e.Status.Active, Since: e.Status.Holder.Since, Abandoned: e.Status.Abandoned}
+	h := e.Status.Holder
+	return activities.Acquired{
+		NextEpoch: e.HeldEpoch, Active: e.Status.Active, Since: h.Since, Abandoned: e.Status.Abandoned, LastSwitch: e.Status.LastSwitch,
+		Fencing: slices.ContainsFunc(e.Status.Fencing, func(f activities.Fencing) bool { return f.Cluster == h.To && f.Fenced == nil }),
+	}
+}
+
+// mayFence refuses to let a cluster be fenced that a run takes the workload to (P13).
+func (e *entity) mayFence(in activities.TellFencing) error {
+	if h := e.Status.Holder; in.State == activities.FencingWaits && h != nil && h.Run != in.Fencing.Run && h.To == in.Fencing.Cluster {
+		return fmt.Errorf("run %s takes the workload to %s", h.Run.ID(), h.To)
+	}
+	return nil
+}
+
+// fencing keeps the last word about each cluster that was left without a fence.
+func (e *entity) fencing(ctx workflow.Context, in activities.TellFencing) error {
+	e.Status.Fencing = slices.DeleteFunc(slices.Clone(e.Status.Fencing), func(f activities.Fencing) bool { return f.Cluster == in.Fencing.Cluster })
+	if in.State != activities.FencingGone {
+		e.Status.Fencing = append(e.Status.Fencing, in.Fencing)
+	}
+	e.show(ctx)
+	return nil
 }
 
 // refusal is an answer to an Update that was let in at the door; callers see only its sentence.
@@ -139,8 +168,10 @@ func (e *entity) release(ctx workflow.Context, in activities.Release) error {
 	if !e.holds(in.Run) {
 		return nil
 	}
-	run := in.Run
-	e.Status.LastRun, e.Status.LastOutcome, e.Status.LastReport = &run, in.Outcome, in.Report
+	if in.Outcome != "" { // making grants holds a runbook too, and is no run of it
+		run := in.Run
+		e.Status.LastRun, e.Status.LastOutcome, e.Status.LastReport = &run, in.Outcome, in.Report
+	}
 	if in.Epoch > e.Status.Epoch {
 		e.Status.Epoch = in.Epoch
 		if in.Active != "" && in.Active != e.Status.Active {
@@ -187,6 +218,13 @@ func (e *entity) show(ctx workflow.Context) {
 	}
 	if s.UnprotectedSince != nil {
 		b = fmt.Appendf(b, "**Unprotected** since %s.\n\n", s.UnprotectedSince.Format(time.RFC3339))
+	}
+	for _, f := range s.Fencing {
+		if f.Fenced == nil {
+			b = fmt.Appendf(b, "**%s is not fenced** since %s: whoever is cut off may still write there. `%s` fences it as soon as it answers.\n\n", f.Cluster, f.Since.Format(time.RFC3339), f.Workflow)
+		} else {
+			b = fmt.Appendf(b, "%s was fenced at %s; %s; %s.\n\n", f.Cluster, f.Fenced.Format(time.RFC3339), closedLoss(f), wrote(f))
+		}
 	}
 	switch h := s.Holder; {
 	case h == nil:

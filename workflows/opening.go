@@ -11,50 +11,78 @@ import (
 	"switchback/runbooks"
 )
 
-// preflight is the first step: it takes the snapshot, finds where the workload is, takes the runbook's lock, settles
-// what a run before this one left behind, and looks whether this one could go to its end.
+// preflight is the first step: it enters the runbook, and looks whether it could go to its end.
 func (f *plannedFailover) preflight(ctx workflow.Context, until time.Time) (string, error) {
-	if err := refuseLimits(workflow.GetInfo(ctx)); err != nil {
-		return "", err
-	}
-	snap, err := perform[activities.Snapshot](f.engine, quickRead(ctx, until, "snapshot of the runbook"), books.Snapshot,
-		activities.SnapshotInput{Runbook: f.in.Runbook})
+	left, err := f.enter(ctx, until)
 	if err != nil {
 		return "", err
 	}
-	f.book, f.sha256 = snap.Runbook, snap.SHA256
-	f.guard.Discovery = f.book.RequiredDiscovery()
-	f.rebudget() // the runbook's are known now
-	seen, err := f.readDiscovery(ctx, until)
-	if err != nil {
-		return "", err
-	}
-	if entry := seen.Required(); entry.Error == "" && entry.Cluster == f.in.To {
-		return "", f.finish(ctx, until, seen)
-	}
-	if f.route, err = way(f.book, seen.Required(), f.in.From, f.in.To); err != nil {
-		return "", err
-	}
-	f.status.From, f.status.Epoch, f.guard.Epoch = f.route.From.Name, seen.Required().Epoch, seen.Required().Epoch
-	f.facts.Before = f.guard.Epoch
-	got, err := f.acquire(ctx, until, "runbook/"+f.in.Runbook, seen)
-	if err != nil {
-		return "", err
-	}
-	f.next, f.status.NextEpoch = got.NextEpoch, got.NextEpoch
-	if got.Abandoned != nil {
-		f.unsettled = true
-		if err := f.settle(ctx, *got.Abandoned); err != nil {
+	if left != nil {
+		if err := f.settle(ctx, *left); err != nil {
 			return "", err
 		}
 	}
 	if err := f.check(ctx, until); err != nil {
 		return "", err
 	}
-	if _, err := f.acquire(ctx, until, "link/"+f.linkName, activities.ReadDiscoveryResult{}); err != nil {
-		return "", err
+	return f.facts.Preflight, f.holdLink(ctx, until)
+}
+
+// enter takes the snapshot, finds where the workload is and takes the runbook's lock, before anything is changed. What a
+// run before this one left behind is for the caller to settle.
+func (f *failover) enter(ctx workflow.Context, until time.Time) (left *activities.Holder, err error) {
+	if err := refuseLimits(workflow.GetInfo(ctx)); err != nil {
+		return nil, err
 	}
-	return f.facts.Preflight, nil
+	snap, err := perform[activities.Snapshot](f.engine, quickRead(ctx, until, "snapshot of the runbook"), books.Snapshot,
+		activities.SnapshotInput{Runbook: f.in.Runbook})
+	if err != nil {
+		return nil, err
+	}
+	f.book, f.sha256 = snap.Runbook, snap.SHA256
+	f.guard.Discovery = f.book.RequiredDiscovery()
+	f.rebudget() // the runbook's are known now
+	seen, err := f.readDiscovery(ctx, until)
+	if err != nil {
+		return nil, err
+	}
+	if entry := seen.Required(); entry.Error == "" && entry.Cluster == f.in.To {
+		return nil, f.finish(ctx, until, seen)
+	}
+	lost := f.route.SourceLost
+	if f.route, err = way(f.book, seen.Required(), f.in.From, f.in.To); err != nil {
+		return nil, err
+	}
+	f.route.SourceLost = lost
+	f.status.From, f.status.Epoch, f.guard.Epoch = f.route.From.Name, seen.Required().Epoch, seen.Required().Epoch
+	f.facts.Before = f.guard.Epoch
+	got, err := f.acquire(ctx, until, "runbook/"+f.in.Runbook, seen)
+	if err != nil {
+		return nil, err
+	}
+	f.next, f.status.NextEpoch = got.NextEpoch, got.NextEpoch
+	f.unsettled = got.Abandoned != nil
+	if err := f.calm(workflow.Now(ctx), got.LastSwitch); err != nil {
+		return nil, err
+	}
+	if got.Fencing {
+		if err := f.endFencing(ctx, until, f.in.To); err != nil {
+			return nil, err
+		}
+	}
+	return got.Abandoned, nil
+}
+
+// endFencing ends what still waits for a cluster to fence it, before the workload goes there (P13).
+func (f *failover) endFencing(ctx workflow.Context, until time.Time, cluster string) error {
+	in := activities.EndFencing{Workflow: fencingID(f.in.Runbook, cluster)}
+	return workflow.ExecuteActivity(longWait(ctx, until, "end "+in.Workflow), locks.EndFencing, in).Get(ctx, nil)
+}
+
+// holdLink takes the lock of the link, whose ACL sync belongs to all workloads on it (P3).
+func (f *failover) holdLink(ctx workflow.Context, until time.Time) error {
+	_, err := f.acquire(ctx, until, "link/"+f.linkName, activities.ReadDiscoveryResult{})
+	return err
 }
 
 // refuseLimits refuses what would end a run without its undo, or start it again by itself.
@@ -103,15 +131,15 @@ func way(book runbooks.Runbook, entry activities.DiscoveryEntry, from, to string
 	}, nil
 }
 
-func (f *plannedFailover) readDiscovery(ctx workflow.Context, until time.Time) (activities.ReadDiscoveryResult, error) {
+func (f *failover) readDiscovery(ctx workflow.Context, until time.Time) (activities.ReadDiscoveryResult, error) {
 	return perform[activities.ReadDiscoveryResult](f.engine, quickRead(ctx, until, "where clients go now"), discovery.Read,
 		activities.ReadDiscoveryInput{Entries: f.book.Discovery})
 }
 
 // acquire takes a lock. It is noted as held before: a lost answer may have been a yes, and releasing what is not held
 // changes nothing.
-func (f *plannedFailover) acquire(ctx workflow.Context, until time.Time, entity string, seen activities.ReadDiscoveryResult) (activities.Acquired, error) {
-	in := activities.Acquire{Entity: entity, Run: f.guard.Run, Kind: "planned failover", From: f.route.From.Name, To: f.in.To}
+func (f *failover) acquire(ctx workflow.Context, until time.Time, entity string, seen activities.ReadDiscoveryResult) (activities.Acquired, error) {
+	in := activities.Acquire{Entity: entity, Run: f.guard.Run, Kind: f.kind, From: f.route.From.Name, To: f.in.To}
 	if len(seen.Entries) > 0 {
 		in.SeenEpoch, in.SeenActive = seen.HighestEpoch(), seen.Required().Cluster
 	}
@@ -127,14 +155,20 @@ func (f *plannedFailover) check(ctx workflow.Context, until time.Time) error {
 		return err
 	}
 	f.checked = workflow.Now(ctx)
-	f.stopIsFinal, f.linkName = out.StopIsFinal, out.LinkName
+	f.stopIsFinal, f.sealProven, f.linkName = out.StopIsFinal, out.SealProven, out.LinkName
 	if len(f.book.Hooks) > 0 {
 		out.Findings = append(out.Findings, activities.Finding{Check: "hooks", Level: activities.LevelWarning,
 			Means: "the runbook has hooks, and this version starts none.", Do: "Start those workflows by hand after the run."})
 	}
-	f.status.Findings = nil
+	f.facts.Preflight = fmt.Sprintf("%d checks, %d topics, %d partitions, %d groups", len(out.Findings), out.Topics, out.Partitions, out.Groups)
+	return f.heed(out.Findings)
+}
+
+// heed shows findings; a problem forbids the run.
+func (f *failover) heed(findings []activities.Finding) error {
+	f.facts.Findings, f.status.Findings = findings, nil
 	var problems []string
-	for _, finding := range out.Findings {
+	for _, finding := range findings {
 		if finding.Level != activities.LevelOK {
 			f.status.Findings = append(f.status.Findings, finding)
 		}
@@ -142,8 +176,6 @@ func (f *plannedFailover) check(ctx workflow.Context, until time.Time) error {
 			problems = append(problems, fmt.Sprintf("%s: %s %s", finding.Check, finding.Means, finding.Do))
 		}
 	}
-	f.facts.Findings = out.Findings
-	f.facts.Preflight = fmt.Sprintf("%d checks, %d topics, %d partitions, %d groups", len(out.Findings), out.Topics, out.Partitions, out.Groups)
 	if len(problems) > 0 {
 		return fmt.Errorf("preflight found %d problems, so nothing was changed: %s", len(problems), strings.Join(problems, "; "))
 	}

@@ -7,6 +7,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"switchback/activities"
+	"switchback/report"
 )
 
 // Plan is a dry run: what each step would do, and what preflight finds. Nothing was changed and no lock taken.
@@ -38,78 +39,54 @@ type PlannedStep struct {
 func PlanFailover(ctx workflow.Context, in PlannedInput) (Plan, error) {
 	info := workflow.GetInfo(ctx)
 	run := activities.Run{Runbook: in.Runbook, WorkflowID: info.WorkflowExecution.ID, FirstRunID: info.FirstRunID}
-	f := &plannedFailover{in: in, engine: newEngine(ctx, Status{Run: run, Workflow: "PlanFailover", Runbook: in.Runbook, To: in.To})}
+	f := &plannedFailover{&failover{kind: report.KindPlanned, in: in,
+		engine: newEngine(ctx, Status{Run: run, Workflow: "PlanFailover", Runbook: in.Runbook, To: in.To})}}
 	f.guard.Run = run
 	f.announce()
 	until := workflow.Now(ctx).Add(preflightBudget)
-	snap, err := perform[activities.Snapshot](f.engine, quickRead(ctx, until, "snapshot of the runbook"), books.Snapshot,
-		activities.SnapshotInput{Runbook: in.Runbook})
-	if err != nil {
-		return Plan{}, err
-	}
-	f.book, f.sha256 = snap.Runbook, snap.SHA256
-	seen, err := f.readDiscovery(ctx, until)
-	if err != nil {
-		return Plan{}, err
-	}
-	if f.route, err = way(f.book, seen.Required(), in.From, in.To); err != nil {
-		return Plan{}, err
-	}
-	holder, err := perform[activities.EntityStatus](f.engine, quickRead(ctx, until, "is the runbook free?"), locks.Entity, "runbook/"+in.Runbook)
+	now, err := f.survey(ctx, until)
 	if err != nil {
 		return Plan{}, err
 	}
 	out, err := perform[activities.PreflightResult](f.engine, longWait(ctx, until, "could it go?"), checks.Check, activities.PreflightInput{
-		Run: run, Runbook: f.book, Route: f.route, Epoch: seen.Required().Epoch, DryRun: true,
+		Run: run, Runbook: f.book, Route: f.route, Epoch: now.epoch, DryRun: true,
 	})
 	if err != nil {
 		return Plan{}, err
 	}
-	f.next = max(seen.HighestEpoch(), holder.Epoch) + 1
+	out.Findings = append(out.Findings, now.flapping...)
 	plan := Plan{
-		Runbook: in.Runbook, SHA256: f.sha256, From: f.route.From.Name, To: f.route.To.Name, Epoch: seen.Required().Epoch, NextEpoch: f.next,
-		Free: holder.Holder == nil, HeldBy: holder.Holder, Unsettled: holder.Abandoned, Problems: out.Problems(), Preflight: out,
+		Runbook: in.Runbook, SHA256: f.sha256, From: f.route.From.Name, To: f.route.To.Name, Epoch: now.epoch, NextEpoch: f.next,
+		Free: now.holder.Holder == nil, HeldBy: now.holder.Holder, Unsettled: now.holder.Abandoned, Problems: out.Problems(), Preflight: out,
 		Objectives: fmt.Sprintf("RTO %s, RPO 0 records: a planned run loses nothing", f.book.Objectives.RTO.D()),
-		Steps:      f.would(out),
+		Steps:      would(f.page(), f.would(out)),
 	}
 	plan.GoesIfNow = plan.Problems == 0 && plan.Free
 	return plan, nil
 }
 
-// would says for each step of the page what it would do.
-func (f *plannedFailover) would(p activities.PreflightResult) []PlannedStep {
+// would says what each step of the page would do.
+func (f *plannedFailover) would(p activities.PreflightResult) map[Step]string {
 	from, to := f.route.From.Name, f.route.To.Name
 	producers := names(f.book.ClientsByRole("producer", "both"))
 	consumers := names(f.book.ClientsByRole("consumer"))
-	says := []struct {
-		step Step
-		text string
-	}{
-		{Preflight, fmt.Sprintf("check both clusters, the link, %d topics, %d groups and every client's credentials", p.Topics, p.Groups)},
-		{Approve, fmt.Sprintf("wait for %d approvals", f.book.Gates.Planned.Approvals)},
-		{SuspendSyncs, fmt.Sprintf("suspend ACL sync, offset sync and auto-create on link %s, then wait %.1f s for cycles under way", p.LinkName, p.QuietSeconds)},
-		{StopProducers, fmt.Sprintf("stop %v", producers)},
-		{FenceSource, fmt.Sprintf("deny WRITE on %d topics of %s", p.Topics, from)},
-		{ProveQuiescence, fmt.Sprintf("prove that nobody writes to %d partitions of %s", p.Partitions, from)},
-		{Drain, drainText(p, to)},
-		{StopConsumers, fmt.Sprintf("stop %v beside the three steps before", consumers)},
-		{HandOverOffsets, fmt.Sprintf("close %d groups on %s and write their offsets on %s", p.Groups, from, to)},
-		{Promote, fmt.Sprintf("stop the mirrors of %d topics%s", p.Topics, finalText(p.StopIsFinal))},
-		{KeepMarks, fmt.Sprintf("keep marks of %d partitions on both clusters, beside the switch", p.Partitions)},
-		{SwitchTraffic, fmt.Sprintf("write %s and epoch %d to %d discovery entries%s", to, f.next, len(f.book.Discovery), finalText(!p.StopIsFinal))},
-		{StartClients, fmt.Sprintf("start %v, then %v", producers, consumers)},
-		{VerifyTarget, "send a canary through " + to + " and watch the groups move"},
-		{WriteReport, "write the report, release the runbook and say since when it is unprotected"},
+	return map[Step]string{
+		Preflight:       fmt.Sprintf("check both clusters, the link, %d topics, %d groups and every client's credentials", p.Topics, p.Groups),
+		Approve:         fmt.Sprintf("wait for %d approvals", f.book.Gates.Planned.Approvals),
+		SuspendSyncs:    fmt.Sprintf("suspend ACL sync, offset sync and auto-create on link %s, then wait %.1f s for cycles under way", p.LinkName, p.QuietSeconds),
+		StopProducers:   fmt.Sprintf("stop %v", producers),
+		FenceSource:     fmt.Sprintf("deny WRITE on %d topics of %s", p.Topics, from),
+		ProveQuiescence: fmt.Sprintf("prove that nobody writes to %d partitions of %s", p.Partitions, from),
+		Drain:           drainText(p, to),
+		StopConsumers:   fmt.Sprintf("stop %v beside the three steps before", consumers),
+		HandOverOffsets: fmt.Sprintf("close %d groups on %s and write their offsets on %s", p.Groups, from, to),
+		Promote:         fmt.Sprintf("stop the mirrors of %d topics%s", p.Topics, finalText(p.StopIsFinal)),
+		KeepMarks:       fmt.Sprintf("keep marks of %d partitions on both clusters, beside the switch", p.Partitions),
+		SwitchTraffic:   fmt.Sprintf("write %s and epoch %d to %d discovery entries%s", to, f.next, len(f.book.Discovery), finalText(!p.StopIsFinal)),
+		StartClients:    fmt.Sprintf("start %v, then %v", producers, consumers),
+		VerifyTarget:    "send a canary through " + to + " and watch the groups move",
+		WriteReport:     "write the report, release the runbook and say since when it is unprotected",
 	}
-	var out []PlannedStep
-	for _, s := range f.page() {
-		for _, say := range says {
-			if say.step == s.name {
-				out = append(out, PlannedStep{Step: s.name, BudgetSeconds: s.budget().Seconds(), Would: say.text})
-			}
-		}
-	}
-	return out
 }
 
 func drainText(p activities.PreflightResult, to string) string {

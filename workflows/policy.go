@@ -27,6 +27,16 @@ const (
 	noLimit         = 5 * 365 * 24 * time.Hour // some servers write the default of ten years out
 	leastBudget     = 5 * time.Second
 	preflightKeeps  = 10 * time.Minute // a preflight that is older is repeated before anything is changed
+	assessEvery     = time.Minute      // while approvers think: they decide by the loss as it is now
+	assessKeeps     = 2 * time.Minute  // an assessment that is older is repeated before anything is changed
+	reachBudget     = 10 * time.Second // what a fence may cost on a cluster that answers; on one that does not, nothing
+)
+
+// What goes on beside and after runs: fencing a cluster that was lost, aligning discovery entries.
+const (
+	tryTime    = 30 * time.Second // of one attempt; a cluster that comes back is slow at first
+	pauseFirst = 5 * time.Second
+	pauseMost  = time.Minute
 )
 
 const (

@@ -35,10 +35,10 @@ type reportInput struct {
 }
 
 // record is the report without what only the activity knows: positions, marks and offsets of every partition.
-func (f *plannedFailover) record(now time.Time) report.Report {
+func (f *failover) record(now time.Time) report.Report {
 	s, o := f.status, f.book.Objectives
 	r := report.Report{
-		Schema: report.SchemaName, Kind: report.KindPlanned, Runbook: s.Runbook, From: s.From, To: s.To, Reason: s.Reason, RequestedBy: s.By,
+		Schema: report.SchemaName, Kind: f.kind, Runbook: s.Runbook, From: s.From, To: s.To, Reason: s.Reason, RequestedBy: s.By,
 		Run:            report.Run{WorkflowID: s.Run.WorkflowID, RunID: s.Run.FirstRunID},
 		SnapshotSHA256: f.sha256, Outcome: s.Outcome, OutcomeReason: s.Sentence, Started: s.Started.UTC(), Ended: now.UTC(),
 		Epoch:      report.Epoch{Before: &f.facts.Before},
@@ -62,6 +62,7 @@ func (f *plannedFailover) record(now time.Time) report.Report {
 	if s.Outcome == Completed {
 		f.measured(&r)
 	}
+	f.tell(&r)
 	return r
 }
 
@@ -93,23 +94,38 @@ func line(row StepStatus, now time.Time) report.Step {
 	return out
 }
 
-// measured is what only a completed run has. Nothing is lost when both sides were proven equal behind a fence.
-func (f *plannedFailover) measured(r *report.Report) {
-	since, zero, yes := f.unprotected().UTC(), int64(0), true
+// measured is what every completed run has.
+func (f *failover) measured(r *report.Report) {
+	since := f.unprotected().UTC()
 	r.Protection = report.Protection{UnprotectedSince: &since, Text: "no link mirrors " + f.route.To.Name + " yet: protect it the other way"}
+	r.SwitchWindow.CanarySeconds = f.canaryWindow()
+}
+
+// nothingLost is what a planned run may say: both sides were proven equal behind a fence.
+func (f *plannedFailover) nothingLost(r *report.Report) {
+	if r.Outcome != Completed {
+		return
+	}
+	zero, yes := int64(0), true
 	r.RPO = report.RPO{Records: &zero, Known: true, Met: &yes, Text: "both clusters were proven equal behind the fence before the mirrors were stopped"}
 	if len(f.facts.Stranded) > 0 { // somebody wrote all the same, and may go on: a number would say too little (P38)
 		r.RPO = report.RPO{Text: "at least " + strings.Join(f.facts.Stranded, ", ") + " are stranded on " + f.route.From.Name + ", which took them behind the fence; more may follow"}
 	}
-	if r.RTO.Seconds = r.SwitchWindow.ProducersSeconds; r.RTO.Seconds != nil && r.Objectives.RTOSeconds > 0 {
-		met := *r.RTO.Seconds <= r.Objectives.RTOSeconds
-		r.RTO.Met = &met
+	r.RTO.Seconds = r.SwitchWindow.ProducersSeconds
+	r.RTO.Met = kept(r.RTO.Seconds, r.Objectives.RTOSeconds)
+}
+
+// kept is nil where there is nothing to compare.
+func kept(took *float64, objective float64) *bool {
+	if took == nil || objective <= 0 {
+		return nil
 	}
-	r.SwitchWindow.CanarySeconds = f.canaryWindow()
+	met := *took <= objective
+	return &met
 }
 
 // canaryWindow is from when the producers were asked to stop until a record of Switchback's own had gone through the target.
-func (f *plannedFailover) canaryWindow() *float64 {
+func (f *failover) canaryWindow() *float64 {
 	if f.facts.Verify == nil || f.facts.Verify.CanaryAt.IsZero() || f.facts.AskedProducers.IsZero() {
 		return nil
 	}
@@ -118,7 +134,7 @@ func (f *plannedFailover) canaryWindow() *float64 {
 
 // switchWindow is how long each client stood still, and the worst of each role: from when it was asked to stop until its
 // last instance ran again and the target showed that it works. An upper bound, never less than what its users felt.
-func (f *plannedFailover) switchWindow() report.SwitchWindow {
+func (f *failover) switchWindow() report.SwitchWindow {
 	var w report.SwitchWindow
 	for _, stopped := range f.facts.Stopped {
 		one := report.ClientWindow{Client: stopped.Client, Role: stopped.Role, StoppedAt: known(stopped.First)}
@@ -142,7 +158,7 @@ func (f *plannedFailover) switchWindow() report.SwitchWindow {
 }
 
 // askedAt is when the clients of a role were asked to stop.
-func (f *plannedFailover) askedAt(role string) time.Time {
+func (f *failover) askedAt(role string) time.Time {
 	if role == runbooks.RoleConsumer {
 		return f.facts.AskedConsumers
 	}
@@ -150,7 +166,7 @@ func (f *plannedFailover) askedAt(role string) time.Time {
 }
 
 // worked is when a client that ran again was seen to work: its groups moved, or the target was written to.
-func (f *plannedFailover) worked(client string, running time.Time) time.Time {
+func (f *failover) worked(client string, running time.Time) time.Time {
 	v := f.facts.Verify
 	i := slices.IndexFunc(f.book.Clients, func(c runbooks.Client) bool { return c.Name == client })
 	if v == nil || i < 0 {
@@ -181,7 +197,7 @@ func known(t time.Time) *time.Time {
 }
 
 // standing is what the run leaves behind on purpose.
-func (f *plannedFailover) standing() []string {
+func (f *failover) standing() []string {
 	if f.status.Outcome != Completed {
 		return nil
 	}

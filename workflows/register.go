@@ -17,5 +17,9 @@ func Register(r Registry) {
 	r.RegisterWorkflow(PlannedFailover)
 	r.RegisterWorkflow(PlanFailover)
 	r.RegisterWorkflow(Watch)
+	r.RegisterWorkflow(UnplannedFailover)
+	r.RegisterWorkflow(PlanUnplannedFailover)
+	r.RegisterWorkflow(FenceWhenReachable)
+	r.RegisterWorkflow(AlignDiscovery)
 	r.RegisterWorkflowWithOptions(Entity, workflow.RegisterOptions{Name: activities.EntityWorkflow})
 }

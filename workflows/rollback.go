@@ -27,6 +27,14 @@ func (e *engine) register(s step) {
 	e.undos = append(e.undos, s.undo)
 }
 
+// undoFirst puts an undo before all others, once, whenever they are registered.
+func (e *engine) undoFirst(u undo) {
+	known := func(v undo) bool { return v.name == u.name }
+	if !slices.ContainsFunc(e.first, known) {
+		e.first = append(e.first, u)
+	}
+}
+
 // rollback undoes what was done, last first, and sets the outcome. Nothing is undone past the point of no return, nor
 // when somebody else has gone on: what stands then belongs to them.
 func (e *engine) rollback(why error) {
@@ -36,10 +44,7 @@ func (e *engine) rollback(why error) {
 		outcome = asked.outcome
 	}
 	text := plain(why)
-	undos := e.undos
-	if e.first != nil {
-		undos = append(slices.Clone(e.undos), *e.first)
-	}
+	undos := append(slices.Clone(e.undos), e.first...)
 	switch {
 	case isStale(why):
 		outcome, undos = FailedRun, nil
@@ -97,7 +102,8 @@ type parked struct {
 	skip bool
 }
 
-// park waits for retry or skip, for as long as it takes; no cancellation reaches it. The sentence says who must do what.
+// park waits for retry or skip, for as long as it takes; no cancellation reaches it, but while the run can still go back
+// it may be told to. The sentence says who must do what.
 func (e *engine) park(name Step, maySkip bool, text string) answer {
 	e.answer, e.parked = nil, parked{step: name, skip: maySkip}
 	can := "mend that and `retry`"
@@ -105,15 +111,21 @@ func (e *engine) park(name Step, maySkip bool, text string) answer {
 		can += ", or `skip` it and do it by hand"
 	}
 	going := "the run only goes forward from here, abort and rollback are refused"
-	if e.undoing {
+	switch {
+	case e.undoing:
 		going = "the rollback goes on after that"
+	case !e.final:
+		going = "the run can still go back: `rollback` or `abort`"
 	}
 	e.status.Parked = fmt.Sprintf("%s. An operator must %s; %s.", text, can, going)
 	before := e.status.Phase
 	e.phase(phaseParked)
-	_ = workflow.Await(e.safe, func() bool { return e.answer != nil })
+	_ = workflow.Await(e.safe, func() bool { return e.answer != nil || e.stop != nil && !e.final && !e.undoing })
 	e.status.Parked, e.parked = "", parked{}
 	e.phase(before)
+	if e.answer == nil {
+		return retry // the step is entered once more, finds that it was stopped, and ends
+	}
 	return *e.answer
 }
 

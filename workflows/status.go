@@ -60,6 +60,7 @@ type Status struct {
 	Started    time.Time            `json:"started"`
 	Ended      time.Time            `json:"ended,omitzero"`
 	Steps      []StepStatus         `json:"steps"`
+	Earlier    []StepStatus         `json:"earlier,omitempty"` // of the planned run that was escalated into this one
 	Closing    []StepStatus         `json:"closing,omitempty"` // what was taken back, and the release
 	WaitsFor   string               `json:"waitsFor,omitempty"`
 	Parked     string               `json:"parked,omitempty"` // who must do what
@@ -68,6 +69,10 @@ type Status struct {
 	Approvals  []Decision           `json:"approvals,omitempty"`
 	Decisions  []Decision           `json:"decisions,omitempty"`
 	Deviations []string             `json:"deviations,omitempty"`
+	// Loss is what an unplanned run loses, as it is known by now; nil before it was assessed.
+	Loss   *activities.Loss       `json:"loss,omitempty"`
+	Losses []activities.TopicLoss `json:"losses,omitempty"`
+	LossAt time.Time              `json:"lossAt,omitzero"` // when it was last looked at
 }
 
 // StepStatus is one step. Times are zero while unknown.
@@ -96,13 +101,14 @@ type Decision struct {
 func (s Status) copy() Status {
 	s.Steps, s.Closing, s.Findings = slices.Clone(s.Steps), slices.Clone(s.Closing), slices.Clone(s.Findings)
 	s.Approvals, s.Decisions = slices.Clone(s.Approvals), slices.Clone(s.Decisions)
-	s.Deviations = slices.Clone(s.Deviations)
+	s.Deviations, s.Earlier, s.Losses = slices.Clone(s.Deviations), slices.Clone(s.Earlier), slices.Clone(s.Losses)
 	return s
 }
 
-// row finds a step's line, among the steps first, then among what closes the run.
+// row finds a step's line, among the steps first, then among what closes the run and what an
+// escalated run did before.
 func (e *engine) row(name Step) *StepStatus {
-	for _, rows := range [][]StepStatus{e.status.Steps, e.status.Closing} {
+	for _, rows := range [][]StepStatus{e.status.Steps, e.status.Closing, e.status.Earlier} {
 		for i := range rows {
 			if rows[i].Step == name {
 				return &rows[i]

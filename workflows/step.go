@@ -39,6 +39,14 @@ const (
 	WriteReport     Step = "report"
 )
 
+// The steps of an unplanned failover that a planned one has not.
+const (
+	Assess             Step = "assess"
+	StopClients        Step = "stop-clients"
+	FailOver           Step = "fail-over"
+	SettleTransactions Step = "settle-transactions"
+)
+
 // step is one line of the page. do is called again when an operator says retry, so it looks before it acts; it is done
 // or fails by until. Its undo is registered before it begins.
 type step struct {
@@ -67,6 +75,16 @@ type stop struct {
 
 func (s *stop) Error() string { return s.sentence }
 
+// standstill is a failure that asks for an operator's word also where the run could still go back.
+type standstill struct{ sentence string }
+
+func (s *standstill) Error() string { return s.sentence }
+
+func isStandstill(err error) bool {
+	var wants *standstill
+	return errors.As(err, &wants)
+}
+
 // engine is the state of one run. It alone keeps start, duration, status, budget, hold, parking, query state and the
 // decision to roll back. Handlers set fields, workflow.Await reads them, queries return copies.
 type engine struct {
@@ -77,9 +95,9 @@ type engine struct {
 	steps       []step
 	beside      []beside
 	undos       []undo
-	first       *undo // comes before all others, whenever it was registered: the epoch is raised
-	stop        *stop // asked for by an operator
-	final       bool  // past the point of no return
+	first       []undo // come before all others, whenever they were registered, the last one first: the epoch is raised
+	stop        *stop  // asked for by an operator
+	final       bool   // past the point of no return
 	undoing     bool
 	begun       bool // the gate is behind the run, so that there may be something to roll back
 	gate        *gate
@@ -90,6 +108,8 @@ type engine struct {
 	acked       []string // of those, who did
 	late        time.Time
 	stopIsFinal bool      // promote, not the switch, is the point of no return (P15)
+	mayTurn     bool      // a planned run, which may be escalated into an unplanned one
+	turned      *Order    // who escalated it
 	due         time.Time // by when the objective wants the clients to run again; zero outside the switch window
 }
 
@@ -112,7 +132,8 @@ func newEngine(root workflow.Context, status Status) *engine {
 }
 
 // inOrder runs the steps. Before the point of no return a step that fails rolls back what was done; after it the step
-// parks. Steps marked always run at the end whatever happened. The error says why the run did not complete.
+// parks. Steps marked always run at the end whatever happened; only an escalated run goes on with another page instead.
+// The error says why the run did not complete.
 func (e *engine) inOrder(steps ...step) (err error) {
 	e.steps = steps
 	for _, s := range steps {
@@ -128,6 +149,10 @@ func (e *engine) inOrder(steps ...step) (err error) {
 				continue
 			}
 			e.endBeside()
+			if isEscalated(err) {
+				e.turn()
+				return err
+			}
 			e.rollback(err)
 			continue
 		}
@@ -233,7 +258,7 @@ func (e *engine) through(s step, failed error) error {
 			return nil
 		case e.stop != nil && !e.final:
 			return e.stop
-		case !e.final || isStale(err):
+		case !e.final && !isStandstill(err) || isStale(err):
 			return err
 		}
 		if e.park(s.name, s.skip, sentence(s.name, err)) == skip {

@@ -29,6 +29,7 @@ var (
 	mirrors   *activities.Mirrors
 	verifier  *activities.Verify
 	reports   *activities.Reports
+	assessor  *activities.Assess
 )
 
 // stopProducers opens the switch window. From here on a rollback raises the epoch first: a client that was cut off
@@ -39,7 +40,7 @@ func (f *plannedFailover) stopProducers(ctx workflow.Context, until time.Time) (
 	if rto := f.book.Objectives.RTO.D(); rto > 0 {
 		f.due = workflow.Now(ctx).Add(rto)
 	}
-	f.first = &undo{name: undoEpoch, do: f.raiseEpoch}
+	f.undoFirst(undo{name: undoEpoch, do: f.raiseEpoch})
 	return f.stopRoles(ctx, until, runbooks.RoleProducer, runbooks.RoleBoth)
 }
 
@@ -63,7 +64,7 @@ func (f *plannedFailover) stopConsumers(ctx workflow.Context, until time.Time) (
 }
 
 // stopRoles stops clients and obeys the runbook about those that had to be killed (P36).
-func (f *plannedFailover) stopRoles(ctx workflow.Context, until time.Time, roles ...string) (string, error) {
+func (f *failover) stopRoles(ctx workflow.Context, until time.Time, roles ...string) (string, error) {
 	asked := &f.facts.AskedProducers
 	if roles[0] == runbooks.RoleConsumer {
 		asked = &f.facts.AskedConsumers
@@ -73,7 +74,7 @@ func (f *plannedFailover) stopRoles(ctx workflow.Context, until time.Time, roles
 	}
 	all := f.book.ClientsByRole(roles...)
 	in := activities.ClientsInput{Guard: f.guard, Clients: automatic(all), Deadline: inside(ctx, until)}
-	pending := workflow.ExecuteActivity(shortWait(ctx, until, "stop "+strings.Join(roles, " and ")+"s"), clients.Stop, in)
+	pending := workflow.ExecuteActivity(shortWait(ctx, until, "stop "+roles[0]+"s"), clients.Stop, in)
 	teams := f.awaitTeams(ctx, all, "stop", until)
 	out, err := result[activities.ClientsResult](f.engine, ctx, pending)
 	if err != nil {
@@ -116,21 +117,29 @@ func (f *plannedFailover) drain(ctx workflow.Context, until time.Time) (string, 
 }
 
 func (f *plannedFailover) handOverOffsets(ctx workflow.Context, until time.Time) (string, error) {
-	in := activities.HandOverInput{
-		Guard: f.guard, Route: f.route, Groups: f.book.Groups, Deadline: inside(ctx, until),
-		Clients: automatic(f.book.ClientsByRole(runbooks.RoleConsumer, runbooks.RoleBoth)),
-	}
-	out, err := perform[activities.HandOverResult](f.engine, shortWait(ctx, until, "groups go on where they stood"), groups.HandOver, in)
+	out, err := perform[activities.HandOverResult](f.engine, shortWait(ctx, until, "groups go on where they stood"), groups.HandOver, f.handOverInput(ctx, until))
 	if err != nil {
 		return "", err
 	}
+	f.handed(out)
+	return out.Text, nil
+}
+
+func (f *failover) handOverInput(ctx workflow.Context, until time.Time) activities.HandOverInput {
+	return activities.HandOverInput{
+		Guard: f.guard, Route: f.route, Groups: f.book.Groups, Deadline: inside(ctx, until),
+		Clients: automatic(f.book.ClientsByRole(runbooks.RoleConsumer, runbooks.RoleBoth)),
+	}
+}
+
+// handed notes what a hand-over had to say.
+func (f *failover) handed(out activities.HandOverResult) {
 	for _, d := range out.Deviations {
 		f.deviate(d)
 	}
 	for _, m := range out.Removed {
 		f.deviate("a member whose process was proven stopped was removed from its group: " + m)
 	}
-	return out.Text, nil
 }
 
 // promote stops the mirrors. Where a stop is final, the first request that is sent is the point of no return, so it is
@@ -138,7 +147,12 @@ func (f *plannedFailover) handOverOffsets(ctx workflow.Context, until time.Time)
 func (f *plannedFailover) promote(ctx workflow.Context, until time.Time) (string, error) {
 	first := !f.final
 	f.passed(f.stopIsFinal)
-	out, err := perform[activities.PromoteResult](f.engine, shortWait(ctx, until, "stop the mirrors"), mirrors.Promote, f.wait(ctx, until))
+	if !f.stopIsFinal {
+		f.register(step{name: Promote, undo: undo{name: undoSeal, do: f.unseal}})
+	}
+	in := f.wait(ctx, until)
+	in.SealProven = f.sealProven
+	out, err := perform[activities.PromoteResult](f.engine, shortWait(ctx, until, "stop the mirrors"), mirrors.Promote, in)
 	if isType(err, activities.TypePromoteRefused) && first {
 		f.final, f.status.Final = false, false
 	}
@@ -156,7 +170,7 @@ func (f *plannedFailover) promote(ctx workflow.Context, until time.Time) (string
 }
 
 // passed marks the point of no return: nothing is undone from here on.
-func (f *plannedFailover) passed(final bool) {
+func (f *failover) passed(final bool) {
 	if final {
 		f.final, f.status.Final = true, true
 	}
@@ -170,7 +184,7 @@ func (f *plannedFailover) keepMarks(ctx workflow.Context, until time.Time) (stri
 }
 
 // switchTraffic gives every discovery entry the absolute number that was fixed before (P2).
-func (f *plannedFailover) switchTraffic(ctx workflow.Context, until time.Time) (string, error) {
+func (f *failover) switchTraffic(ctx workflow.Context, until time.Time) (string, error) {
 	f.passed(true)
 	out, err := f.setDiscovery(ctx, until, f.route.To, "switch to "+f.route.To.Name)
 	if err != nil {
@@ -182,7 +196,7 @@ func (f *plannedFailover) switchTraffic(ctx workflow.Context, until time.Time) (
 
 // startClients closes the switch window. Nothing that was lost sight of may act any more (P35c). Consumers are asked as
 // soon as producers were: both waits overlap.
-func (f *plannedFailover) startClients(ctx workflow.Context, until time.Time) (string, error) {
+func (f *failover) startClients(ctx workflow.Context, until time.Time) (string, error) {
 	f.outlive(ctx)
 	producers := f.start(ctx, until, runbooks.RoleProducer, runbooks.RoleBoth)
 	consumers := f.start(ctx, until, runbooks.RoleConsumer)
@@ -197,11 +211,11 @@ func (f *plannedFailover) startClients(ctx workflow.Context, until time.Time) (s
 	return said(f.facts.Running, "running"), nil
 }
 
-func (f *plannedFailover) start(ctx workflow.Context, until time.Time, roles ...string) workflow.Future {
+func (f *failover) start(ctx workflow.Context, until time.Time, roles ...string) workflow.Future {
 	in := activities.ClientsInput{Guard: f.guard, Clients: automatic(f.book.ClientsByRole(roles...)), Deadline: inside(ctx, until)}
-	return workflow.ExecuteActivity(shortWait(ctx, until, "start "+strings.Join(roles, " and ")+"s"), clients.Start, in)
+	return workflow.ExecuteActivity(shortWait(ctx, until, "start "+roles[0]+"s"), clients.Start, in)
 }
 
-func (f *plannedFailover) wait(ctx workflow.Context, until time.Time) activities.WaitInput {
+func (f *failover) wait(ctx workflow.Context, until time.Time) activities.WaitInput {
 	return activities.WaitInput{Guard: f.guard, Route: f.route, Deadline: inside(ctx, until)}
 }

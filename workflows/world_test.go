@@ -3,17 +3,21 @@ package workflows_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/mock"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	"switchback/activities"
 	"switchback/replication"
@@ -43,6 +47,14 @@ type world struct {
 	optional   replication.Status // of an optional discovery entry; empty when there is none
 
 	preflight activities.PreflightResult
+	assessed  activities.AssessResult
+	lastMarks activities.LastMarksResult
+	unknown   []replication.Outcome        // instances that cannot be reached
+	gone      []activities.FenceWhenResult // answers of the next attempts to fence; the last one stays
+	entity    activities.EntityStatus
+	lastOver  *time.Time // when the workload last changed its cluster
+	fencing   bool       // something waits to fence the cluster that the run goes to
+	told      []activities.TellFencing
 	quiet     time.Duration
 	killed    []string
 	abandoned *activities.Holder
@@ -151,7 +163,7 @@ func (w *world) Acquire(ctx context.Context, in activities.Acquire) (activities.
 		return activities.Acquired{}, err
 	}
 	w.holder[in.Entity] = in.Run
-	out := activities.Acquired{NextEpoch: in.SeenEpoch + 1}
+	out := activities.Acquired{NextEpoch: in.SeenEpoch + 1, LastSwitch: w.lastOver, Fencing: w.fencing}
 	if strings.HasPrefix(in.Entity, "runbook/") {
 		out.Abandoned = w.abandoned
 	}
@@ -169,7 +181,9 @@ func (w *world) Release(ctx context.Context, in activities.Release) error {
 
 func (w *world) Entity(ctx context.Context, entity string) (activities.EntityStatus, error) {
 	_, err := w.begin(ctx, entity)
-	return activities.EntityStatus{Entity: entity}, err
+	out := w.entity
+	out.Entity = entity
+	return out, err
 }
 
 func (w *world) HolderClosed(ctx context.Context, in activities.Holder) (bool, error) {
@@ -323,6 +337,18 @@ func (w *world) Promote(ctx context.Context, in activities.WaitInput) (activitie
 	return activities.PromoteResult{Acted: acted, Text: "promoted", Stranded: w.stranded}, w.end(ctx)
 }
 
+func (w *world) Unseal(ctx context.Context, in activities.WaitInput) (activities.UnsealResult, error) {
+	acted, err := w.begin(ctx, in)
+	if err == nil {
+		err = w.guarded(in.Guard)
+	}
+	if err != nil {
+		return activities.UnsealResult{}, err
+	}
+	w.promoted = false
+	return activities.UnsealResult{Acted: acted, Text: "unsealed"}, w.end(ctx)
+}
+
 func (w *world) KeepMarks(ctx context.Context, in activities.MarksInput) (activities.MarksResult, error) {
 	if _, err := w.begin(ctx, in); err != nil {
 		return activities.MarksResult{}, err
@@ -370,6 +396,114 @@ func (w *world) Write(ctx context.Context, in activities.ReportInput) (activitie
 	return activities.ReportResult{JSONPath: "r.json", MarkdownPath: "r.md"}, w.end(ctx)
 }
 
+func (w *world) TellFencing(ctx context.Context, in activities.TellFencing) error {
+	if _, err := w.begin(ctx, in); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	w.told = append(w.told, in)
+	w.mu.Unlock()
+	return w.end(ctx)
+}
+
+func (w *world) EndFencing(ctx context.Context, in activities.EndFencing) error {
+	_, err := w.begin(ctx, in)
+	return err
+}
+
+func (w *world) Assess(ctx context.Context, in activities.AssessInput) (activities.AssessResult, error) {
+	_, err := w.begin(ctx, in)
+	return w.assessed, err
+}
+
+func (w *world) StopReachable(ctx context.Context, in activities.ClientsInput) (activities.StopReachableResult, error) {
+	out, err := w.clients(ctx, in, "stop")
+	return activities.StopReachableResult{ClientsResult: out, Unknown: w.unknown}, err
+}
+
+func (w *world) RaiseReachable(ctx context.Context, in activities.FenceInput) (activities.FenceReachResult, error) {
+	acted, err := w.begin(ctx, in)
+	if err == nil {
+		err = w.guarded(in.Guard)
+	}
+	if err != nil {
+		return activities.FenceReachResult{}, err
+	}
+	w.fenced = true
+	return activities.FenceReachResult{Acted: acted, Fenced: true, Topics: 2, Text: "fenced"}, w.end(ctx)
+}
+
+func (w *world) WhenReachable(ctx context.Context, in activities.FenceWhenInput) (activities.FenceWhenResult, error) {
+	acted, err := w.begin(ctx, in)
+	if err == nil {
+		err = w.guarded(in.Guard)
+	}
+	if err != nil {
+		return activities.FenceWhenResult{}, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := activities.FenceWhenResult{Waiting: "east to answer"}
+	if len(w.gone) > 0 {
+		if out = w.gone[0]; len(w.gone) > 1 {
+			w.gone = w.gone[1:]
+		}
+	}
+	out.Acted = acted
+	w.fenced = w.fenced || out.Done
+	return out, nil
+}
+
+func (w *world) FailOver(ctx context.Context, in activities.WaitInput) (activities.FailOverResult, error) {
+	acted, err := w.begin(ctx, in)
+	if err == nil {
+		err = w.guarded(in.Guard)
+	}
+	if err != nil {
+		return activities.FailOverResult{}, err
+	}
+	w.promoted = true
+	return activities.FailOverResult{Acted: acted, Topics: 2, Waits: !w.assessed.StopIsFinal, Text: "failed over"}, w.end(ctx)
+}
+
+func (w *world) AwaitStopped(ctx context.Context, in activities.WaitInput) (activities.FailOverResult, error) {
+	acted, err := w.begin(ctx, in)
+	return activities.FailOverResult{Acted: acted, Text: "stopped"}, err
+}
+
+func (w *world) KeepLastMarks(ctx context.Context, in activities.LastMarksInput) (activities.LastMarksResult, error) {
+	if _, err := w.begin(ctx, in); err != nil {
+		return activities.LastMarksResult{}, err
+	}
+	if !w.promoted || w.cluster != "east" {
+		w.t.Error("marks were kept while the mirrors ran, or after the switch")
+	}
+	w.marks++
+	out := w.lastMarks
+	if out.Loss.Why == "" {
+		out.Loss = w.assessed.Loss
+	}
+	return out, w.end(ctx)
+}
+
+func (w *world) HandOverLastKnown(ctx context.Context, in activities.HandOverInput) (activities.HandOverResult, error) {
+	acted, err := w.begin(ctx, in)
+	if err == nil {
+		err = w.guarded(in.Guard)
+	}
+	if err != nil {
+		return activities.HandOverResult{}, err
+	}
+	return activities.HandOverResult{Acted: acted, Text: "handed over"}, w.end(ctx)
+}
+
+func (w *world) Settle(ctx context.Context, in activities.WaitInput) (activities.QuiesceResult, error) {
+	if w.marks == 0 && len(w.fail["Settle"]) == 0 {
+		w.t.Error("transactions were settled before the marks were kept: their markers would count as mirrored")
+	}
+	return activities.QuiesceResult{Text: "settled"}, w.look(ctx, in)
+}
+
 // state is what the tables of end states assert: where clients are, keys, fence and syncs.
 func (w *world) state() string {
 	return fmt.Sprintf("checkout %s, billing %s, keys %s@%d, fence %v, groups closed %v, syncs %v",
@@ -383,10 +517,13 @@ type play struct {
 	*testsuite.TestWorkflowEnvironment
 	*world
 	answers []string // of Updates, in order; refusals as "refused: …"
+	begun   []any    // inputs of the workflows that outlive the run
+	signals []string // ids of workflows that were told of the switch
 }
 
 func newPlay(t *testing.T, w *world) *play {
 	var s testsuite.WorkflowTestSuite
+	s.SetLogger(log.NewStructuredLogger(slog.New(slog.DiscardHandler)))
 	env := s.NewTestWorkflowEnvironment()
 	env.SetTestTimeout(20 * time.Second)
 	env.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: 10 * time.Second})
@@ -396,8 +533,23 @@ func newPlay(t *testing.T, w *world) *play {
 	return &play{TestWorkflowEnvironment: env, world: w}
 }
 
+// children lets what outlives a run begin and end at once: each is tested by itself.
+func (p *play) children() {
+	p.OnWorkflow(workflows.FenceWhenReachable, mock.Anything, mock.Anything).Return(func(_ workflow.Context, in workflows.FencingInput) (workflows.FencingStatus, error) {
+		p.begun = append(p.begun, in)
+		return workflows.FencingStatus{}, nil
+	}).Maybe()
+	p.OnWorkflow(workflows.AlignDiscovery, mock.Anything, mock.Anything).Return(func(_ workflow.Context, in workflows.AlignmentInput) (workflows.AlignmentStatus, error) {
+		p.begun = append(p.begun, in)
+		return workflows.AlignmentStatus{}, nil
+	}).Maybe()
+	p.OnSignalExternalWorkflow(mock.Anything, mock.Anything, mock.Anything, workflows.SignalSwitched, mock.Anything).Return(
+		func(_, id, _, _ string, at any) error { p.signals = append(p.signals, id); return nil }).Maybe()
+}
+
 func (p *play) run(t *testing.T) (workflows.Result, error) {
 	t.Helper()
+	p.children()
 	p.ExecuteWorkflow(workflows.PlannedFailover, request)
 	require.True(t, p.IsWorkflowCompleted(), "the run hangs")
 	var out workflows.Result

@@ -64,7 +64,7 @@ func (c Cluster) Brokers(ctx context.Context, r Runtime) ([]tree.Spec, error) {
 		}
 		specs[i] = tree.Spec{
 			Name: name, Path: r.Java, Args: append(r.args("384m"), "kafka.Kafka", file), Env: c.environment(i), Dir: dir,
-			Log: filepath.Join(c.Logs, name+".log"), ReadyWithin: time.Minute, Grace: 5 * time.Second,
+			Log: filepath.Join(c.Logs, name+".log"), ReadyWithin: 3 * time.Minute, Grace: 5 * time.Second,
 			Ready: func(ctx context.Context) error { return c.ready(ctx, i) },
 		}
 		for _, o := range c.Overrides {

@@ -90,7 +90,7 @@ func (w Worker) Spec(r Runtime) (tree.Spec, error) {
 			"CONNECT_BOOTSTRAP=" + strings.Join(w.Bootstrap, ","), "CONNECT_PROTOCOL=" + protocol, "CONNECT_GROUP=" + w.Name,
 			"CONNECT_LISTENERS=" + w.URL(), "CONNECT_REPLICATION=" + strconv.Itoa(w.Replicas), "CONNECT_EXACTLY_ONCE=" + exactly,
 		},
-		Dir: w.Dir, Log: w.Log, Ready: w.ready, ReadyWithin: time.Minute, Grace: 5 * time.Second,
+		Dir: w.Dir, Log: w.Log, Ready: w.ready, ReadyWithin: 3 * time.Minute, Grace: 5 * time.Second,
 	}, nil
 }
 
@@ -110,7 +110,7 @@ type Connector struct {
 // Create makes connectors, and returns when each of them and all of its tasks run. One that is there already is left as it
 // is: somebody may have stopped it for good.
 func (w Worker) Create(ctx context.Context, connectors ...Connector) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	for _, c := range connectors {
 		// A checkpoint connector has no task before the first group has committed.

@@ -1,0 +1,148 @@
+package workflows
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"switchback/activities"
+	"switchback/report"
+	"switchback/runbooks"
+)
+
+// stated is what the report of an unplanned run says besides: its loss, never less than is known, and what its recovery
+// time is made of.
+func (u *unplannedFailover) stated(r *report.Report) {
+	for _, row := range u.status.Earlier {
+		r.Earlier = append(r.Earlier, line(row, r.Ended))
+	}
+	if u.status.Loss == nil {
+		return
+	}
+	r.Loss = u.loss()
+	if r.Outcome != Completed {
+		r.Loss.Why = "would have been lost; " + r.Loss.Why
+		return
+	}
+	r.RPO = rpo(*r.Loss, r.Objectives)
+	r.Recovery = u.recovery()
+	if c := r.Recovery; c.Outage != nil && c.RunSeconds != nil {
+		r.RTO.Seconds = report.Seconds(u.recovered().Sub(u.outage))
+		r.RTO.Met = kept(r.RTO.Seconds, r.Objectives.RTOSeconds)
+	}
+	r.Standing = u.left()
+}
+
+func (u *unplannedFailover) loss() *report.Loss {
+	l := *u.status.Loss
+	out := &report.Loss{
+		AtLeast: l.AtLeast, AtMost: report.Offset(l.AtMost), Open: u.lossOpen(), Estimate: report.Offset(l.Estimate),
+		Bytes: report.Offset(l.Bytes), Seconds: lasted(l.Seconds), Why: l.Why,
+	}
+	if out.Open {
+		out.AtMost = nil // whoever is cut off may write until the old cluster is fenced (P38)
+	}
+	for _, t := range u.status.Losses {
+		out.Topics = append(out.Topics, report.TopicLoss{
+			Topic: t.Topic, AtLeast: t.AtLeast, AtMost: report.Offset(t.AtMost), Estimate: report.Offset(t.Estimate),
+			Bytes: report.Offset(t.Bytes), Seconds: lasted(t.Seconds), Why: t.Why,
+		})
+		if out.Open {
+			out.Topics[len(out.Topics)-1].AtMost = nil
+		}
+	}
+	if u.marked == nil {
+		out.Why = "as it was assessed at " + u.status.LossAt.UTC().Format(time.RFC3339) + ", because no marks were kept; " + out.Why
+	}
+	return out
+}
+
+// lasted is nil where the time is not known.
+func lasted(seconds float64) *float64 {
+	if seconds < 0 {
+		return nil
+	}
+	return &seconds
+}
+
+// rpo holds a loss against its objective. What is certain is said, also while the number is open: more than allowed stays
+// more than allowed.
+func rpo(l report.Loss, o report.Objectives) report.RPO {
+	out := report.RPO{Known: l.AtMost != nil && *l.AtMost == l.AtLeast, Text: l.Why}
+	if out.Known {
+		out.Records = &l.AtLeast
+	} else {
+		out.Text = "at least " + fmt.Sprint(l.AtLeast) + " records" + upTo(l) + "; " + l.Why
+	}
+	missed := l.AtLeast > o.RPORecords || l.AtLeast > 0 && l.Seconds != nil && *l.Seconds > o.RPOSeconds
+	kept := l.AtMost != nil && *l.AtMost <= o.RPORecords && (*l.AtMost == 0 || l.Seconds != nil && *l.Seconds <= o.RPOSeconds)
+	if missed || kept {
+		out.Met = &kept
+	}
+	return out
+}
+
+func upTo(l report.Loss) string {
+	switch {
+	case l.AtMost != nil:
+		return fmt.Sprintf(", at most %d", *l.AtMost)
+	case l.Estimate != nil && *l.Estimate > l.AtLeast:
+		return fmt.Sprintf(", about %d by estimate, and open", *l.Estimate)
+	}
+	return ", and open"
+}
+
+// recovery splits the time from the outage to the first write on the new cluster.
+func (u *unplannedFailover) recovery() *report.Recovery {
+	out := &report.Recovery{Outage: known(u.outage)}
+	switch {
+	case u.outage.IsZero():
+		out.Text = "nobody said when the outage began, and nobody watched: the recovery time counts from an unknown moment"
+	case len(u.status.Earlier) > 0:
+		out.Text = "from when the planned run, which was escalated, asked the producers to stop"
+	case u.disaster.Outage.IsZero():
+		out.Text = "from the last answer of " + u.route.From.Name + " that was seen"
+	default:
+		out.Text = "as " + or(u.in.By, "the operator") + " said"
+	}
+	if !u.outage.IsZero() {
+		out.DetectionSeconds = report.Seconds(max(0, u.asked.Sub(u.outage)))
+	}
+	if u.agreed.IsZero() {
+		return out
+	}
+	out.DecisionSeconds = report.Seconds(u.agreed.Sub(u.asked))
+	if back := u.recovered(); !back.IsZero() {
+		out.RunSeconds = report.Seconds(back.Sub(u.agreed))
+	}
+	return out
+}
+
+// recovered is when every producer that runs again was seen to work; where none is known, when a record of Switchback's own
+// had gone through. Zero is unknown.
+func (u *unplannedFailover) recovered() (at time.Time) {
+	for _, c := range u.book.Clients {
+		i := slices.IndexFunc(u.facts.Running, func(s activities.ClientState) bool { return s.Client == c.Name })
+		if i >= 0 && c.Role != runbooks.RoleConsumer {
+			at = later(at, u.worked(c.Name, u.facts.Running[i].Last))
+		}
+	}
+	if at.IsZero() && u.facts.Verify != nil {
+		at = u.facts.Verify.CanaryAt
+	}
+	return at
+}
+
+// left is what an unplanned run leaves behind on purpose, or could not do.
+func (u *unplannedFailover) left() []string {
+	from := u.route.From.Name
+	list := []string{"WRITE is denied on the topics of " + from + " until the workload goes home"}
+	if u.unfenced {
+		list[0] = fmt.Sprintf("%s is not fenced: whoever is cut off may write there, and that is lost. %s fences it as soon as it answers, and closes the number", from, fencingID(u.in.Runbook, from))
+	}
+	list = append(list, "the syncs of link "+u.linkName+" stay suspended for this runbook's names")
+	if u.stopping {
+		list = append(list, "the mirror's tasks were not seen to stop; a seal on the topics of "+u.route.To.Name+" holds them")
+	}
+	return append(list, "what is stranded on "+from+" beyond the marks is kept there for recovery; do not delete its topics")
+}
