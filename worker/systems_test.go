@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
@@ -15,6 +17,7 @@ import (
 
 	"switchback/activities"
 	"switchback/internal/consul/consultest"
+	"switchback/internal/dial"
 	"switchback/internal/fault"
 	"switchback/internal/vault"
 	"switchback/internal/vault/vaulttest"
@@ -128,24 +131,65 @@ func TestAnEntryIsOpenedAnewOnceConsulRefusesItsToken(t *testing.T) {
 
 func TestLinksShareTheirConnections(t *testing.T) {
 	_, s, _ := opening(t)
-	a, err := s.rest("")
+	a, err := s.rest(dial.Files{})
 	require.NoError(t, err)
-	b, err := s.rest("")
+	b, err := s.rest(dial.Files{})
 	require.NoError(t, err)
 	require.Same(t, a, b)
 	require.NotSame(t, http.DefaultTransport, a.Transport)
 
 	wrong := filepath.Join(t.TempDir(), "ca.pem")
 	require.NoError(t, os.WriteFile(wrong, []byte("no certificate"), 0o600))
-	_, err = s.rest(wrong)
+	_, err = s.rest(dial.Files{CA: wrong})
 	require.ErrorIs(t, err, fault.ErrInvalid)
 	require.ErrorContains(t, err, wrong+" holds no PEM certificate")
 }
 
 func TestALinkWithoutABackendIsRefused(t *testing.T) {
 	_, s, _ := opening(t)
-	_, err := links{s}.Open(within(t), activities.Route{From: activities.Site{Name: "east"}, To: activities.Site{Name: "west"},
-		Link: runbooks.Link{MirrorMaker: &runbooks.MirrorMaker{}}}, nil, nil)
+	_, err := links{s}.Open(within(t), activities.Route{From: activities.Site{Name: "east"}, To: activities.Site{Name: "west"}}, nil, nil)
 	require.ErrorIs(t, err, fault.ErrInvalid)
-	require.ErrorContains(t, err, "MirrorMaker 2 is not supported yet")
+	require.ErrorContains(t, err, "open the link from east to west: it has no backend")
+}
+
+func TestAMirrorMakerLinkLogsInToConnect(t *testing.T) {
+	connect := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); user != "switchback" || password != canary {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		_, _ = io.WriteString(w, `{"east-west.source":{"status":{"connector":{"state":"PAUSED"},"tasks":[]},"info":{"config":{}}}}`)
+	}))
+	t.Cleanup(connect.Close)
+	secrets, s, _ := opening(t)
+	secrets.Put("kafka/west/connect", "username", "switchback", "password", canary)
+	site := func(name string) (activities.Site, activities.Kafka) {
+		site := activities.Site{Name: name, Cluster: runbooks.Cluster{Bootstrap: []string{"127.0.0.1:1"}, Security: runbooks.Security{Protocol: "PLAINTEXT"}}}
+		conn, err := clusters{s}.Open(within(t), site)
+		require.NoError(t, err)
+		return site, conn
+	}
+	east, from := site("east")
+	west, to := site("west")
+	route := activities.Route{From: east, To: west, Link: runbooks.Link{MirrorMaker: &runbooks.MirrorMaker{
+		Connect: []string{connect.URL}, Source: "east-west.source", Alias: map[string]string{"source": "east", "target": "west"}, Policy: "default",
+		Credentials: runbooks.SecretRef{Vault: "kafka/west/connect"}, Principals: runbooks.Principals{Data: "User:mm2", Admin: "User:mm2"}}}}
+	link, err := links{s}.Open(within(t), route, from, to)
+	require.NoError(t, err)
+	require.Equal(t, "east.", link.Prefix())
+	_, err = link.Mirrors(within(t))
+	require.ErrorIs(t, err, fault.ErrUnreachable, "Connect took the login; the target is not there")
+	require.NotContains(t, err.Error(), canary)
+
+	secrets.Put("kafka/west/connect", "username", "switchback", "password", canary+"-wrong")
+	link, err = links{s}.Open(within(t), route, from, to)
+	require.NoError(t, err)
+	_, err = link.Mirrors(within(t))
+	require.ErrorIs(t, err, fault.ErrUnauthenticated)
+	require.NotContains(t, err.Error(), canary)
+
+	route.Link.MirrorMaker.Connect = []string{"https://u:" + canary + "@connect"}
+	_, err = links{s}.Open(within(t), route, from, to)
+	require.ErrorIs(t, err, fault.ErrInvalid)
+	require.NotContains(t, err.Error(), canary)
 }

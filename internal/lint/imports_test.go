@@ -36,7 +36,7 @@ func TestTheLinterRefuses(t *testing.T) {
 	write("third/consul/api.go", "package api\n")
 	write("third/vault/go.mod", "module github.com/hashicorp/vault\n")
 	write("third/vault/vault/vault.go", "package vault\n")
-	for _, p := range []string{"internal/consul", "internal/vault", "internal/fault", "replication", "replication/kafka", "replication/clusterlinking", "clients", "clients/supervised", "activities", "workflows", "worker", "lab/setup", "runbooks", "starter", "report"} {
+	for _, p := range []string{"internal/consul", "internal/vault", "internal/fault", "replication", "replication/kafka", "replication/clusterlinking", "replication/mirrormaker", "clients", "clients/supervised", "activities", "workflows", "worker", "lab/setup", "runbooks", "starter", "report"} {
 		write(p+"/doc.go", "package "+filepath.Base(p)+"\n")
 	}
 
@@ -51,6 +51,7 @@ func TestTheLinterRefuses(t *testing.T) {
 		{"activities", "switchback/internal/vault", leaves},
 		{"activities", "switchback/replication/kafka", leaves},
 		{"activities", "switchback/replication/clusterlinking", leaves},
+		{"activities", "switchback/replication/mirrormaker", leaves},
 		{"activities", "switchback/clients/supervised", leaves},
 		{"activities", "switchback/workflows", "imports run one way"},
 		{"activities", "github.com/twmb/franz-go/pkg/kgo", "Kafka is reached through the interfaces"},

@@ -113,7 +113,7 @@ func (c *Client) About(ctx context.Context) (About, error) {
 // Health asks every worker how it is: an outcome for each, by its address.
 func (c *Client) Health(ctx context.Context) []replication.Outcome {
 	out := make([]replication.Outcome, len(c.workers))
-	each(c.workers, func(i int, w *rest.Client) error {
+	_ = each(c.workers, func(i int, w *rest.Client) error {
 		var said struct {
 			Status  string `json:"status"`
 			Message string `json:"message"`

@@ -166,7 +166,7 @@ func (s *connect) answer(w http.ResponseWriter, r *http.Request, body []byte) {
 	default:
 		name, _ := url.PathUnescape(parts[1])
 		c := s.connectors[name]
-		if c == nil && !(len(parts) == 3 && parts[2] == "config" && r.Method == http.MethodPut) {
+		if c == nil && (len(parts) != 3 || parts[2] != "config" || r.Method != http.MethodPut) {
 			reply(w, 404, object{"error_code": 404, "message": "Connector " + name + " not found"})
 			return
 		}
