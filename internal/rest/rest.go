@@ -47,6 +47,9 @@ type Config struct {
 	Kind func(eff Effect, status, code int, message string) (hint string, kind error)
 	// Should is the hint for an answer that no such service gives.
 	Should string
+	// Connecting bounds how long Send waits for a connection; 0 leaves it to the transport. Short where there is another
+	// address to try.
+	Connecting time.Duration
 }
 
 // Client speaks with one endpoint. Safe for concurrent use; Limit, HTTP and Reads may be changed before the first use.
@@ -60,6 +63,7 @@ type Client struct {
 	kind    func(eff Effect, status, code int, message string) (string, error)
 	should  string
 	secrets []string
+	connect time.Duration
 }
 
 // Address checks the address of a service, which stands under the key of a runbook, and returns it without a slash at
@@ -79,7 +83,7 @@ func Address(key, address string) (string, error) {
 
 // New makes a Client; nothing is asked of the service yet.
 func New(cfg Config) *Client {
-	c := &Client{Limit: MaxAnswer, base: cfg.Base, login: cfg.Login, kind: cfg.Kind, should: cfg.Should}
+	c := &Client{Limit: MaxAnswer, base: cfg.Base, login: cfg.Login, kind: cfg.Kind, should: cfg.Should, connect: cfg.Connecting}
 	if p := cfg.Login.Password.Reveal(); p != "" {
 		c.secrets = []string{p, url.QueryEscape(p), base64.StdEncoding.EncodeToString([]byte(cfg.Login.Username + ":" + p))}
 	}
@@ -147,7 +151,8 @@ func (c *Client) Get(ctx context.Context, path string, query url.Values, out any
 // fault.ErrUnclear; with Reading nothing can have changed. secrets are taken out of what the service says.
 func (c *Client) Send(ctx context.Context, eff Effect, method, path string, query url.Values, in, out any, secrets ...string) error {
 	var connected atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
+	asked, cancel := context.WithCancel(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }}))
+	defer cancel()
 	var payload []byte
 	if in != nil {
 		var err error
@@ -155,11 +160,21 @@ func (c *Client) Send(ctx context.Context, eff Effect, method, path string, quer
 			return err
 		}
 	}
-	req, err := c.request(ctx, method, path, query, payload)
+	req, err := c.request(asked, method, path, query, payload)
 	if err != nil {
 		return err
 	}
+	if c.connect > 0 {
+		defer time.AfterFunc(c.connect, func() {
+			if !connected.Load() {
+				cancel()
+			}
+		}).Stop()
+	}
 	resp, err := c.HTTP.Do(req) //nolint:bodyclose // read closes it
+	if err != nil && asked.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("no connection within %s", c.connect)
+	}
 	if err != nil {
 		return c.transport(ctx, eff, connected.Load(), err)
 	}

@@ -62,6 +62,21 @@ func TestReadsAreRepeatedAndWritesNever(t *testing.T) {
 	require.EqualValues(t, 1, n.Load())
 }
 
+// blackhole never connects, as a machine that is gone.
+type blackhole struct{}
+
+func (blackhole) RoundTrip(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return nil, r.Context().Err()
+}
+
+func TestAWriteThatFindsNoConnectionInTimeWasNotSent(t *testing.T) {
+	c := New(Config{Base: "http://gone", HTTP: &http.Client{Transport: blackhole{}}, Connecting: time.Millisecond})
+	err := c.Send(t.Context(), Writing, http.MethodPut, "/x", nil, nil, nil)
+	require.ErrorIs(t, err, fault.ErrUnreachable)
+	require.ErrorContains(t, err, "no connection within 1ms")
+}
+
 func TestWhatAServiceSaysIsMadePlain(t *testing.T) {
 	c := open(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(400)
