@@ -192,7 +192,7 @@ func TestConnectAnswersAsTheClientExpects(t *testing.T) {
 		}
 		t.Logf("%s %s: %s", a.Level, a.Check, a.Means)
 	}
-	require.Equal(t, "ok", levels["seal"])
+	require.Equal(t, "ok", levels["principals"])
 	require.Equal(t, "ok", levels["connectors"])
 	require.Equal(t, "ok", levels["exactly-once"])
 	require.Equal(t, "warning", levels["connect workers"], "one of the two does not answer")

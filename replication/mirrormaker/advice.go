@@ -205,17 +205,17 @@ func (l *Link) adviseSeal(ctx context.Context, a *advisor, v look) {
 		{"target.cluster", "admin", l.cfg.Admin, s.first("target.admin.username", "admin.username", "target.cluster.username")},
 	} {
 		if p.login != "" && "User:"+p.login != p.want {
-			a.add("seal", problem, fmt.Sprintf("the source connector logs in as User:%s (%s), the runbook says principals.%s is %s: the seal would deny the wrong one", p.login, p.key, p.role, p.want), "correct principals."+p.role+" of the runbook")
+			a.add("principals", problem, fmt.Sprintf("the source connector logs in as User:%s (%s), the runbook says principals.%s is %s: the seal would deny the wrong one", p.login, p.key, p.role, p.want), "correct principals."+p.role+" of the runbook")
 		}
 	}
 	acls, err := l.cfg.To.ACLs(ctx)
 	if err != nil {
-		a.add("seal", warning, "whether the mirror's principals are held by ACLs cannot be told: "+err.Error(), "let Switchback's principal DESCRIBE the cluster")
+		a.add("principals", warning, "whether the mirror's principals are held by ACLs cannot be told: "+err.Error(), "let Switchback's principal DESCRIBE the cluster")
 		return
 	}
 	topics, err := l.mirrored(ctx, s)
 	if err != nil {
-		a.add("seal", warning, err.Error(), "see to the target cluster")
+		a.add("principals", warning, err.Error(), "see to the target cluster")
 		return
 	}
 	if v.source.State == Running && len(topics) > 0 {
@@ -227,12 +227,12 @@ func (l *Link) adviseSeal(ctx context.Context, a *advisor, v look) {
 			}
 		}
 		if len(without) == len(topics) {
-			a.add("seal", problem, fmt.Sprintf("%s has no grant to write to any mirrored topic, such as %s, and the mirror runs: it is a super user, which ACLs do not hold, or not who writes", l.cfg.Data, without[0]),
+			a.add("principals", problem, fmt.Sprintf("%s has no grant to write to any mirrored topic, such as %s, and the mirror runs: it is a super user, which ACLs do not hold, or not who writes", l.cfg.Data, without[0]),
 				"let the workers' producers log in as a principal of their own that has grants and is no super user, and name it under principals.data")
 		}
 	}
 	if len(a.list) == before {
-		a.add("seal", fine, fmt.Sprintf("%s and %s can be denied by ACLs; a stop of the connectors takes 1 to 4 s, and about a minute when the source is gone", l.cfg.Data, l.cfg.Admin), "")
+		a.add("principals", fine, fmt.Sprintf("%s and %s can be denied by ACLs; a stop of the connectors takes 1 to 4 s, and about a minute when the source is gone", l.cfg.Data, l.cfg.Admin), "")
 	}
 }
 

@@ -32,7 +32,7 @@ func TestAGoodLinkGetsNoAdvice(t *testing.T) {
 	_, l := newConnect(t, 2)
 	worst, means := levels(t, l)
 	require.Equal(t, map[string]string{"connectors": fine, "offset syncs": fine, "checkpoints": fine, "read_committed": fine, "exactly-once": fine,
-		"connect workers": fine, "seal": fine}, worst, means)
+		"connect workers": fine, "principals": fine}, worst, means)
 }
 
 func TestAdvice(t *testing.T) {
@@ -83,10 +83,10 @@ func TestAdvice(t *testing.T) {
 			s.cluster = "cluster-north"
 			source("producer.override.bootstrap.servers", "west:9092")(s, l)
 		}, "connect workers", warning, "west:9092"},
-		{"P10: another login", source("target.cluster.sasl.jaas.config", `x required username="root" password="`+canary+`";`), "seal", problem, "User:root"},
-		{"P10: another producer", source("producer.override.sasl.jaas.config", `x required username="root" password="`+canary+`";`), "seal", problem, "User:root"},
-		{"P10: a super user", func(_ *connect, l *Link) { l.cfg.To.(*kafkaCluster).acls = nil }, "seal", problem, "super user"},
-		{"no ACLs to be read", func(_ *connect, l *Link) { l.cfg.To = &noACLs{l.cfg.To} }, "seal", warning, "cannot be told"},
+		{"P10: another login", source("target.cluster.sasl.jaas.config", `x required username="root" password="`+canary+`";`), "principals", problem, "User:root"},
+		{"P10: another producer", source("producer.override.sasl.jaas.config", `x required username="root" password="`+canary+`";`), "principals", problem, "User:root"},
+		{"P10: a super user", func(_ *connect, l *Link) { l.cfg.To.(*kafkaCluster).acls = nil }, "principals", problem, "super user"},
+		{"no ACLs to be read", func(_ *connect, l *Link) { l.cfg.To = &noACLs{l.cfg.To} }, "principals", warning, "cannot be told"},
 		{"a name", func(s *connect, l *Link) {
 			source("topics", "orders|device-.*")(s, l)
 			l.cfg.From.(*kafkaCluster).topics = []string{"device-heartbeats"}

@@ -42,6 +42,7 @@ type Records interface {
 	Translate(ctx context.Context, groups []replication.GroupOffsets) ([]replication.GroupOffsets, error)
 	LastKnown(ctx context.Context, onTarget []replication.GroupOffsets) ([]replication.GroupOffsets, error)
 	Drained(ctx context.Context, source []replication.Ends) ([]replication.Outcome, error)
+	Boundaries(ctx context.Context, sealed []Sealed) ([]Boundary, error)
 }
 
 // Config says which connectors make up the link, and how to reach them.
@@ -75,7 +76,10 @@ type Link struct {
 	records Records // opened when first needed
 }
 
-var _ replication.Link = (*Link)(nil)
+var (
+	_ replication.Link    = (*Link)(nil)
+	_ replication.Bounded = (*Link)(nil)
+)
 
 // New makes a Link; nothing is asked of Connect yet. fault.ErrInvalid for an address, a name or a policy that cannot
 // work.
@@ -193,6 +197,37 @@ func (l *Link) Drained(ctx context.Context, source []replication.Ends) ([]replic
 		return nil, err
 	}
 	return records.Drained(ctx, source)
+}
+
+// Boundaries finds how far the mirrors of marks got, by comparing records from what Connect had stored then (P18).
+func (l *Link) Boundaries(ctx context.Context, marks []replication.Mark) ([]replication.Mark, error) {
+	records, err := l.compared(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sealed := make([]Sealed, 0, len(marks))
+	for _, m := range marks {
+		last := replication.Unknown
+		if m.Replicated > 0 {
+			last = m.Replicated - 1
+		}
+		sealed = append(sealed, Sealed{Partition: m.Partition, Offset: last, TargetEnd: m.TargetEnd})
+	}
+	found, err := records.Boundaries(ctx, sealed)
+	if _, some := errors.AsType[*replication.Partial](err); err != nil && !some {
+		return nil, err
+	}
+	next := make(map[replication.Partition]int64, len(found))
+	for _, b := range found {
+		next[b.Partition] = b.Next
+	}
+	out := slices.Clone(marks)
+	for i := range out {
+		if n, ok := next[out[i].Partition]; ok {
+			out[i].Boundary = n
+		}
+	}
+	return out, err
 }
 
 // compared opens the records of both clusters. Where the offset syncs are that anchor every comparison, and which records

@@ -333,6 +333,28 @@ func (c *compared) Drained(context.Context, []replication.Ends) ([]replication.O
 	return []replication.Outcome{{Name: "orders-0", Status: replication.OK}}, nil
 }
 
+func (c *compared) Boundaries(_ context.Context, sealed []Sealed) (out []Boundary, err error) {
+	for _, s := range sealed {
+		if s.Offset == replication.Unknown {
+			err = &replication.Partial{Op: "find how far", Failed: []replication.Outcome{{Name: s.Name()}}, Err: fault.ErrConflict}
+			continue
+		}
+		out = append(out, Boundary{Partition: s.Partition, Reached: s.Offset + 8, Next: s.Offset + 9})
+	}
+	return out, err
+}
+
+func TestP18_BoundariesAreFoundFromWhatWasStored(t *testing.T) {
+	_, l := newConnect(t, 1, func(cfg *Config) { cfg.Compare = func(Names, bool) Records { return &compared{} } })
+	mark := func(partition int32, replicated int64) replication.Mark {
+		return replication.Mark{Boundary: replication.Unknown, Position: replication.Position{Partition: replication.Partition{Topic: "orders", Partition: partition}, Replicated: replicated}}
+	}
+	found, err := l.Boundaries(t.Context(), []replication.Mark{mark(0, 91), mark(1, replication.Unknown)})
+	require.ErrorIs(t, err, fault.ErrConflict)
+	require.ErrorContains(t, err, "orders-1")
+	require.Equal(t, []int64{99, replication.Unknown}, []int64{found[0].Boundary, found[1].Boundary}, "90 was stored; what was left open stays open")
+}
+
 func TestRecordsAreComparedFromWhereTheConnectorKeepsItsOffsetSyncs(t *testing.T) {
 	c := &compared{}
 	s, l := newConnect(t, 1, func(cfg *Config) {

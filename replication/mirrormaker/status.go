@@ -85,25 +85,25 @@ func (l *Link) Status(ctx context.Context) (replication.LinkStatus, error) {
 	if err != nil {
 		return replication.LinkStatus{}, err
 	}
-	about, err := l.client.About(ctx)
-	if err != nil {
-		return replication.LinkStatus{}, err
-	}
-	topics, err := l.mirrored(ctx, v.source.settings)
+	var about About
+	var topics []mirror
+	err = each([]func() error{
+		func() (err error) { about, err = l.client.About(ctx); return err },
+		func() (err error) { topics, err = l.mirrored(ctx, v.source.settings); return err },
+	}, func(_ int, do func() error) error { return do() })
 	if err != nil {
 		return replication.LinkStatus{}, err
 	}
 	s := replication.LinkStatus{
 		Name: l.cfg.Source, ID: about.Cluster + "/" + l.cfg.Source, Direction: replication.OneWay,
 		Syncs: syncs(v.source.settings, v.checkpoint.known()), RefreshWait: refreshWait(v.source.settings, v.checkpoint.known()),
-		Tasks: []replication.Outcome{},
 	}
 	for _, t := range topics {
 		s.Topics = append(s.Topics, t.source)
 	}
 	slices.Sort(s.Topics)
 	why := v.source.ails()
-	s.Tasks = append(s.Tasks, v.source.outcomes()...)
+	s.Tasks = v.source.outcomes()
 	for _, c := range []*Connector{v.checkpoint, v.heartbeat} {
 		if c != nil {
 			why = append(why, c.ails()...)
