@@ -396,3 +396,24 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		require.NotContains(t, err.Error(), canary)
 	}
 }
+
+func TestTenThousandPartitionsTakeOneRequest(t *testing.T) {
+	var names []string
+	s, l := newConnect(t, 1, func(cfg *Config) {
+		for i := range 1000 {
+			names = append(names, fmt.Sprintf("payments.a-rather-long-name-of-a-topic-%d", i))
+		}
+		cfg.To = &kafkaCluster{topics: names}
+	})
+	c := s.connectors["east-west.source"]
+	for _, name := range names {
+		for p := range 10 {
+			c.offsets = append(c.offsets, stored(name, p, 1<<40))
+		}
+	}
+	ms, err := l.Mirrors(t.Context())
+	require.NoError(t, err)
+	require.Len(t, ms, 1000)
+	require.Len(t, ms[999].Fetched, 10)
+	require.Len(t, s.calls, 2)
+}
