@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -206,8 +207,7 @@ type fetched struct {
 // fetchMany asks one broker once for all of led.
 func (c *Cluster) fetchMany(ctx context.Context, broker int32, led []*stretch, committed bool) (map[replication.Partition]fetched, bool, error) {
 	req := kmsg.NewPtrFetchRequest()
-	req.MinBytes, req.MaxBytes = 1, fetchBytes
-	req.MaxWaitMillis = int32(fetchWait.Milliseconds())
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = int32(fetchWait/time.Millisecond), 1, fetchBytes
 	isolation := kgo.ReadUncommitted()
 	if committed {
 		req.IsolationLevel, isolation = 1, kgo.ReadCommitted()
