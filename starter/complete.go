@@ -17,7 +17,8 @@ const completing = time.Second
 
 // What can stand for an argument, as queries to Temporal.
 const (
-	ofRuns     = `WorkflowType = "PlannedFailover"`
+	ofRuns     = `WorkflowType IN ("PlannedFailover", "UnplannedFailover")`
+	ofListed   = `WorkflowType IN ("PlannedFailover", "UnplannedFailover", "FenceWhenReachable", "AlignDiscovery")` // and what goes on after runs
 	ofOpenRuns = ofRuns + ` AND ExecutionStatus = "Running"`
 	ofRunbooks = `WorkflowType = "` + activities.EntityWorkflow + `"`
 )

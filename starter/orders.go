@@ -25,7 +25,7 @@ func (c *cli) orders() []*cobra.Command {
 		{workflows.UpdateRetry, "Try the step again at which a run is parked", "Mend what its sentence says first; 'switchback status' shows it.", `--step drain --reason "disk was full, is mended"`},
 		{workflows.UpdateSkip, "Leave out the step at which a run is parked", "Only steps without which the workload is whole can be skipped; the report names them.", `--step keep-marks --reason "marks are written by hand"`},
 		{workflows.UpdateRollback, "Take a run back to where it came from", "Possible until the point of no return.", `--reason "errors at checkout"`},
-		{workflows.UpdateEscalate, "Turn a planned run into an unplanned one", "For when the old cluster dies under a planned run. This version refuses it: abort the run, which rolls back, or let it go on.", `--reason "east is gone"`},
+		{workflows.UpdateEscalate, "Turn a planned run into an unplanned one", "For when the old cluster dies under a planned run, between stopping the producers and the promote. Nothing is taken back: the run assesses the loss, and goes on as an unplanned failover when as many people have approved as the runbook asks for that. Whoever escalates cannot approve it too.", `--reason "east is gone"`},
 		{workflows.UpdateAbort, "End a run: it rolls back, it never just stops", "Past the point of no return it is refused: forward is the only way then.", `--reason "wrong runbook"`},
 		{workflows.UpdateAcknowledge, "Say that the clients of a paged team are done", "A run that stops or starts a paged team's client waits until somebody says that it was done.", `--client batch --reason "stopped, says the team"`},
 	}

@@ -27,9 +27,10 @@ func (c *cli) runs() *cobra.Command {
 	var runbook string
 	var limit int32
 	cmd := &cobra.Command{
-		Use:     "runs",
-		Short:   "List runs, the newest first",
-		Long:    "List runs, the newest first: what they are called, how far they are and how they ended.",
+		Use:   "runs",
+		Short: "List runs, the newest first",
+		Long: `List runs, the newest first: what they are called, how far they are and how they ended. What goes on after a run is
+listed as well: FenceWhenReachable waits for a lost cluster, AlignDiscovery for a discovery entry that could not be written.`,
 		Example: "  switchback runs --runbook orders",
 		Args:    exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -39,7 +40,7 @@ func (c *cli) runs() *cobra.Command {
 			return c.connected(cmd.Context(), func(ctx context.Context, t client.Client) error {
 				ctx, cancel := context.WithTimeout(ctx, c.timeout)
 				defer cancel()
-				query := ofRuns
+				query := ofListed
 				if runbook != "" {
 					query += fmt.Sprintf(` AND SwitchbackRunbook = %q`, runbook)
 				}
@@ -81,9 +82,9 @@ func (c *cli) printRuns(list []listed) error {
 	t := table.NewWriter()
 	t.SetOutputMirror(c.stdout)
 	t.SetStyle(table.StyleLight)
-	t.AppendHeader(table.Row{"run", "runbook", "started", "status", "phase", "outcome"})
+	t.AppendHeader(table.Row{"run", "kind", "runbook", "started", "status", "phase", "outcome"})
 	for _, r := range list {
-		t.AppendRow(table.Row{r.WorkflowID, orDash(r.Runbook), r.Started.Local().Format("2006-01-02 15:04:05"), r.Status, orDash(r.Phase), orDash(r.Outcome)})
+		t.AppendRow(table.Row{r.WorkflowID, r.Kind, orDash(r.Runbook), r.Started.Local().Format("2006-01-02 15:04:05"), r.Status, orDash(r.Phase), orDash(r.Outcome)})
 	}
 	t.Render()
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 	enumspb "go.temporal.io/api/enums/v1"
@@ -20,16 +21,17 @@ func (c *cli) start() *cobra.Command {
 		Long:    "Start a run of a runbook. 'switchback plan' says beforehand what it would do.",
 		Example: `  switchback start planned orders --to west --reason "maintenance in east"`,
 		Args:    unknownCommand,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return misused(cmd, "say what to start: planned") },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return misused(cmd, "say what to start: planned or unplanned")
+		},
 	}
-	start.AddCommand(c.startPlanned())
+	start.AddCommand(c.startPlanned(), c.startUnplanned())
 	return start
 }
 
 func (c *cli) startPlanned() *cobra.Command {
 	var in workflows.PlannedInput
-	var id string
-	var watch, wait bool
+	var how following
 	cmd := &cobra.Command{
 		Use:   "planned RUNBOOK --to CLUSTER --reason TEXT",
 		Short: "Start a planned failover: nothing lost, nothing read twice",
@@ -46,34 +48,7 @@ unless the run completed.`,
 				return misused(cmd, "--to and --reason are needed: where to, and why")
 			}
 			return c.connected(cmd.Context(), func(ctx context.Context, t client.Client) error {
-				if none := c.worked(ctx, t); none != nil {
-					fmt.Fprintf(c.stderr, "switchback: the run begins when a worker does: %v\n", none)
-				}
-				if id == "" {
-					id = fmt.Sprintf("planned-%s-%s", in.Runbook, c.now().UTC().Format("20060102-150405"))
-				}
-				run, err := t.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-					ID: id, TaskQueue: c.taskQueue, WorkflowTaskTimeout: activities.TaskTimeout,
-					WorkflowIDConflictPolicy:                 enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
-					WorkflowExecutionErrorWhenAlreadyStarted: true, // or the other run would be taken for this one
-					StaticSummary:                            fmt.Sprintf("%s to %s: %s", in.Runbook, in.To, in.Reason),
-				}, workflows.PlannedFailover, in)
-				if err != nil {
-					return fmt.Errorf("start %s: %w", id, err)
-				}
-				if !watch && !wait {
-					if c.output == "json" {
-						return c.json(map[string]string{"workflowId": run.GetID(), "runId": run.GetRunID()})
-					}
-					_, err := fmt.Fprintf(c.stdout, "Started %s\nFollow it:  switchback status %s --watch\n", id, id)
-					return err
-				}
-				if watch {
-					if err := c.watch(ctx, t, id); err != nil && !errors.Is(err, errNotWell) {
-						return err
-					}
-				}
-				return c.outcome(ctx, run)
+				return c.begin(ctx, t, how, "planned-"+in.Runbook, fmt.Sprintf("%s to %s: %s", in.Runbook, in.To, in.Reason), workflows.PlannedFailover, in)
 			})
 		},
 	}
@@ -81,10 +56,128 @@ unless the run completed.`,
 	cmd.Flags().StringVar(&in.To, "to", "", "cluster to move the workload to")
 	cmd.Flags().StringVar(&in.From, "from", "", "cluster that it must be on now (default: what discovery says)")
 	cmd.Flags().StringVar(&in.Reason, "reason", "", "why, for approvers and the report")
-	cmd.Flags().StringVar(&id, "workflow-id", "", "workflow id (default: planned-RUNBOOK-TIME)")
-	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show how it goes until it ends")
-	cmd.Flags().BoolVar(&wait, "wait", false, "wait until it ends")
+	overrideFlag(cmd, &in.Override)
+	how.flags(cmd, "planned")
 	return cmd
+}
+
+func (c *cli) startUnplanned() *cobra.Command {
+	var in workflows.UnplannedInput
+	var how following
+	var outage string
+	cmd := &cobra.Command{
+		Use:   "unplanned RUNBOOK --to CLUSTER --reason TEXT",
+		Short: "Start an unplanned failover: the active cluster is gone, the loss is stated",
+		Long: `Start an unplanned failover of a runbook's workload, when its cluster is gone or cut off. It assesses what would be lost,
+waits for the approvals that the runbook asks for (two people by default), and then goes as fast as it can: what answers
+is stopped and fenced, the rest is fenced as soon as it answers.
+
+Records that the other cluster does not have are lost to the clients. 'switchback plan unplanned' says how many, and
+changes nothing. Failing the mirrors over cannot be taken back.`,
+		Example: `  switchback start unplanned orders --to west --reason "east is gone" --outage 02:57 --watch`,
+		Args:    exactly(1, "one RUNBOOK"), ValidArgsFunction: c.complete(ofRunbooks),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			in.Runbook, in.By = args[0], c.who()
+			switch {
+			case in.To == "" || in.Reason == "":
+				return misused(cmd, "--to and --reason are needed: where to, and why")
+			case in.Clients != workflows.ClientsGoOn && in.Clients != workflows.ClientsWait:
+				return misused(cmd, "--clients %s: use go-on or wait", in.Clients)
+			}
+			if in.Outage, err = instant(outage, c.now()); err != nil {
+				return misused(cmd, "--outage %s: %v", outage, err)
+			}
+			return c.connected(cmd.Context(), func(ctx context.Context, t client.Client) error {
+				return c.begin(ctx, t, how, "unplanned-"+in.Runbook, fmt.Sprintf("%s to %s, unplanned: %s", in.Runbook, in.To, in.Reason), workflows.UnplannedFailover, in)
+			})
+		},
+	}
+	c.byFlag(cmd)
+	cmd.Flags().StringVar(&in.To, "to", "", "cluster to move the workload to")
+	cmd.Flags().StringVar(&in.From, "from", "", "cluster that it must be on now (default: what discovery says)")
+	cmd.Flags().StringVar(&in.Reason, "reason", "", "why, for approvers and the report")
+	cmd.Flags().StringVar(&outage, "outage", "", "when the cluster was lost: 2026-03-14T02:57:00Z, or 02:57 for the last time that it was so late here, or 5m for so long ago")
+	cmd.Flags().StringVar(&in.Clients, "clients", workflows.ClientsGoOn, "about instances that cannot be reached: go-on names them, wait parks for them")
+	_ = cmd.RegisterFlagCompletionFunc("clients", cobra.FixedCompletions([]string{workflows.ClientsGoOn, workflows.ClientsWait}, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
+	overrideFlag(cmd, &in.Override)
+	how.flags(cmd, "unplanned")
+	return cmd
+}
+
+// instant reads when something was, as people say it at night. Empty is the zero time.
+func instant(s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	at, err := time.Parse(time.RFC3339, s)
+	if ago, is := time.ParseDuration(s); is == nil {
+		at, err = now.Add(-ago), nil
+	}
+	for _, layout := range []string{"15:04", "15:04:05"} {
+		if clock, is := time.Parse(layout, s); is == nil {
+			y, m, d := now.Date()
+			at, err = time.Date(y, m, d, clock.Hour(), clock.Minute(), clock.Second(), 0, now.Location()), nil
+			if at.After(now) {
+				at = at.AddDate(0, 0, -1)
+			}
+		}
+	}
+	switch {
+	case err != nil:
+		return at, errors.New("use a time such as 2026-03-14T02:57:00Z, 02:57, or 5m for so long ago")
+	case at.After(now):
+		return at, fmt.Errorf("%s is in the future", at.Format(time.RFC3339))
+	}
+	return at.UTC(), nil
+}
+
+func overrideFlag(cmd *cobra.Command, reason *string) {
+	cmd.Flags().StringVar(reason, "override", "", "why a second switch within gates.antiFlap of the last one is right")
+}
+
+// following is what a command that starts a run does after that.
+type following struct {
+	id          string
+	watch, wait bool
+}
+
+func (h *following) flags(cmd *cobra.Command, kind string) {
+	cmd.Flags().StringVar(&h.id, "workflow-id", "", "workflow id (default: "+kind+"-RUNBOOK-TIME)")
+	cmd.Flags().BoolVarP(&h.watch, "watch", "w", false, "show how it goes until it ends")
+	cmd.Flags().BoolVar(&h.wait, "wait", false, "wait until it ends")
+}
+
+// begin starts a run and follows it as far as was asked.
+func (c *cli) begin(ctx context.Context, t client.Client, how following, name, summary string, workflow, in any) error {
+	if none := c.worked(ctx, t); none != nil {
+		fmt.Fprintf(c.stderr, "switchback: the run begins when a worker does: %v\n", none)
+	}
+	id := how.id
+	if id == "" {
+		id = fmt.Sprintf("%s-%s", name, c.now().UTC().Format("20060102-150405"))
+	}
+	run, err := t.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+		ID: id, TaskQueue: c.taskQueue, WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
+		WorkflowExecutionErrorWhenAlreadyStarted: true, // or the other run would be taken for this one
+		WorkflowTaskTimeout:                      activities.TaskTimeout,
+		StaticSummary:                            summary,
+	}, workflow, in)
+	if err != nil {
+		return fmt.Errorf("start %s: %w", id, err)
+	}
+	if !how.watch && !how.wait {
+		if c.output == "json" {
+			return c.json(map[string]string{"workflowId": run.GetID(), "runId": run.GetRunID()})
+		}
+		_, err := fmt.Fprintf(c.stdout, "Started %s\nFollow it:  switchback status %s --watch\n", id, id)
+		return err
+	}
+	if how.watch {
+		if err := c.watch(ctx, t, id); err != nil && !errors.Is(err, errNotWell) {
+			return err
+		}
+	}
+	return c.outcome(ctx, run)
 }
 
 // outcome waits for the end and prints how it was; anything but completed is not well.

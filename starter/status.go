@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.temporal.io/sdk/client"
 
+	"switchback/activities"
 	"switchback/workflows"
 )
 
@@ -42,6 +44,7 @@ changes, until the run ends, and exits with 1 unless the run completed.`,
 					return c.json(s)
 				}
 				c.show(c.stdout, s)
+				c.showFencing(ctx, t, s.Runbook)
 				return nil
 			})
 		},
@@ -107,11 +110,18 @@ func (c *cli) watch(ctx context.Context, t client.Client, id string) error {
 
 // changes tells what a watcher wants to hear, in the order in which it happened.
 func changes(s workflows.Status, tell func(key, line string)) {
-	for _, row := range append(append([]workflows.StepStatus{}, s.Steps...), s.Closing...) {
+	for i, row := range slices.Concat(s.Earlier, s.Steps, s.Closing) {
 		if row.State == workflows.Waiting || row.State == workflows.NotRun {
 			continue
 		}
-		tell("step/"+string(row.Step), fmt.Sprintf("%-18s %-8s %8s  %s", row.Step, row.State, took(row), row.Text))
+		page := "" // an escalated run has steps of the same name before
+		if i < len(s.Earlier) {
+			page = "earlier/"
+		}
+		tell("step/"+page+string(row.Step), fmt.Sprintf("%-18s %-8s %8s  %s", row.Step, row.State, took(row), row.Text))
+	}
+	if s.Loss != nil {
+		tell("loss", "loss: "+lossLine(*s.Loss))
 	}
 	for i, d := range s.Decisions {
 		tell(fmt.Sprintf("decision/%d", i), fmt.Sprintf("%s by %s: %s", d.What, d.By, d.Reason))
@@ -154,6 +164,10 @@ func (c *cli) show(w io.Writer, s workflows.Status) {
 	default:
 		fmt.Fprintf(w, "now: %s, waiting for %s\n", s.Phase, orDash(s.WaitsFor))
 	}
+	if s.Loss != nil {
+		fmt.Fprintf(w, "Loss, as of %s: %s\n", s.LossAt.UTC().Format(time.RFC3339), lossLine(*s.Loss))
+		c.showLosses(s.Losses)
+	}
 	if s.Final {
 		fmt.Fprintln(w, "The point of no return is passed: forward only.")
 	}
@@ -162,7 +176,7 @@ func (c *cli) show(w io.Writer, s workflows.Status) {
 	t.SetStyle(table.StyleLight)
 	t.AppendHeader(table.Row{"step", "state", "took", "budget", ""})
 	t.SetColumnConfigs([]table.ColumnConfig{{Number: 5, WidthMax: 90, WidthMaxEnforcer: text.WrapSoft}})
-	for _, row := range append(append([]workflows.StepStatus{}, s.Steps...), s.Closing...) {
+	for _, row := range slices.Concat(s.Earlier, s.Steps, s.Closing) {
 		state := string(row.State)
 		if row.State == workflows.Failed {
 			state = colour(text.FgRed, state)
@@ -178,6 +192,31 @@ func (c *cli) show(w io.Writer, s workflows.Status) {
 	}
 	for _, d := range s.Deviations {
 		fmt.Fprintln(w, "deviation:", d)
+	}
+}
+
+// showFencing says which clusters were left without a fence, and what became of it, as far as the runbook's entity answers.
+func (c *cli) showFencing(ctx context.Context, t client.Client, runbook string) {
+	var entity activities.EntityStatus
+	if err := c.query(ctx, t, entityOf(runbook), activities.QueryEntity, &entity); err != nil {
+		return // the run itself was shown
+	}
+	for _, f := range entity.Fencing {
+		if f.Fenced == nil {
+			fmt.Fprintf(c.stdout, "%s is NOT FENCED since %s: whoever is cut off may write there, and that is lost. %s waits for it.\n", f.Cluster, f.Since.UTC().Format(time.RFC3339), f.Workflow)
+			continue
+		}
+		fmt.Fprintf(c.stdout, "%s was fenced at %s", f.Cluster, f.Fenced.UTC().Format(time.RFC3339))
+		if f.Loss != nil {
+			fmt.Fprintf(c.stdout, "; lost: %s", lossLine(*f.Loss))
+		}
+		if len(f.Wrote) > 0 {
+			fmt.Fprintf(c.stdout, "; after the switch wrote there: %s", strings.Join(f.Wrote, ", "))
+		}
+		fmt.Fprintln(c.stdout)
+	}
+	if entity.UnprotectedSince != nil {
+		fmt.Fprintf(c.stdout, "Unprotected since %s: nothing mirrors %s.\n", entity.UnprotectedSince.UTC().Format(time.RFC3339), entity.Active)
 	}
 }
 

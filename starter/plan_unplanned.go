@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/spf13/cobra"
+	"go.temporal.io/sdk/client"
+
+	"switchback/activities"
+	"switchback/workflows"
+)
+
+func (c *cli) planUnplanned() *cobra.Command {
+	var in workflows.UnplannedInput
+	var outage string
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "unplanned RUNBOOK --to CLUSTER",
+		Short: "Say what an unplanned failover would do and lose now, and what stands in its way",
+		Long: `Plan assesses who answers and what would be lost if the workload went now, per topic in records, bytes and time, and lists
+what each step would do. It takes no lock, stops nobody and writes nothing anywhere. It exits with 1 when the run could not
+go now.`,
+		Example: "  switchback plan unplanned orders --to west",
+		Args:    exactly(1, "one RUNBOOK"), ValidArgsFunction: c.complete(ofRunbooks),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if in.Runbook = args[0]; in.To == "" {
+				return misused(cmd, "--to is needed: the cluster to move the workload to")
+			}
+			if in.Outage, err = instant(outage, c.now()); err != nil {
+				return misused(cmd, "--outage %s: %v", outage, err)
+			}
+			return c.connected(cmd.Context(), func(ctx context.Context, t client.Client) error {
+				if err := c.worked(ctx, t); err != nil {
+					return err
+				}
+				ctx, cancel := context.WithTimeout(ctx, max(c.timeout, planning))
+				defer cancel()
+				id := fmt.Sprintf("plan-unplanned-%s-%s", in.Runbook, c.now().UTC().Format("20060102-150405.000"))
+				run, err := t.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+					ID: id, TaskQueue: c.taskQueue, WorkflowTaskTimeout: activities.TaskTimeout, StaticSummary: "Dry run, unplanned: " + in.Runbook + " to " + in.To,
+				}, workflows.PlanUnplannedFailover, in)
+				if err != nil {
+					return fmt.Errorf("start %s: %w", id, err)
+				}
+				var p workflows.UnplannedPlan
+				if err := run.Get(ctx, &p); err != nil {
+					return fmt.Errorf("plan %s: %w", in.Runbook, err)
+				}
+				if c.output == "json" {
+					err = c.json(p)
+				} else {
+					c.showUnplanned(p, all)
+				}
+				if err == nil && !p.GoesIfNow {
+					err = errNotWell
+				}
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVar(&in.To, "to", "", "cluster to move the workload to")
+	cmd.Flags().StringVar(&in.From, "from", "", "cluster that it must be on now (default: what discovery says)")
+	cmd.Flags().StringVar(&outage, "outage", "", "when the cluster was lost, as for 'switchback start unplanned'")
+	cmd.Flags().BoolVar(&all, "all", false, "show the checks that are well, too")
+	overrideFlag(cmd, &in.Override)
+	return cmd
+}
+
+// showUnplanned leads with the loss: it is what has to be decided about.
+func (c *cli) showUnplanned(p workflows.UnplannedPlan, all bool) {
+	a := p.Assessment
+	fmt.Fprintf(c.stdout, "Unplanned failover of %s from %s to %s, epoch %d to %d (runbook sha256 %.12s)\n", p.Runbook, p.From, p.To, p.Epoch, p.NextEpoch, p.SHA256)
+	fmt.Fprintf(c.stdout, "%s, %s, %s; objectives: %s\n\n", counted(a.Topics, "topic"), counted(a.Partitions, "partition"), counted(a.Groups, "group"), p.Objectives)
+	fmt.Fprintf(c.stdout, "If it went now: %s\n", lossLine(a.Loss))
+	fmt.Fprintf(c.stdout, "%s: %s\n%s: %s\n", p.From, reach(a.From), p.To, reach(a.To))
+	if !a.Sampled.IsZero() {
+		fmt.Fprintf(c.stdout, "both ends last seen at %s, %s before\n", a.Sampled.UTC().Format(time.RFC3339), p.At.Sub(a.Sampled).Round(time.Second))
+	}
+	c.showLosses(a.Losses)
+	for _, client := range a.Clients {
+		fmt.Fprintln(c.stdout, "tolerates less than it would meet:", client)
+	}
+	fmt.Fprintln(c.stdout)
+	c.showSteps(p.Steps)
+	c.showFindings(a.Findings, all)
+	switch {
+	case p.HeldBy != nil:
+		fmt.Fprintf(c.stdout, "\nIt could not go now: the runbook is held by %s since %s. A planned run can be turned into an unplanned one:\n  switchback escalate %s --reason \"...\"\n",
+			p.HeldBy.Run.ID(), p.HeldBy.Since.Format(time.RFC3339), p.Runbook)
+	case p.Problems > 0:
+		fmt.Fprintf(c.stdout, "\nIt could not go now: %s. Nothing was changed.\n", counted(p.Problems, "problem"))
+	default:
+		fmt.Fprintf(c.stdout, "\nIt could go now. Nothing was changed. Start it:\n  switchback start unplanned %s --to %s --reason \"...\"\n", p.Runbook, p.To)
+	}
+}
+
+// lossLine is a loss in one line: never less than it may be.
+func lossLine(l activities.Loss) string {
+	line := l.String()
+	if l.Bytes > 0 {
+		line += fmt.Sprintf(", about %s", sized(l.Bytes))
+	}
+	if l.Seconds >= 0 && !(l.Closed() && l.AtLeast == 0) {
+		line += fmt.Sprintf(", written in %s", time.Duration(l.Seconds*float64(time.Second)).Round(100*time.Millisecond))
+	}
+	if l.Why != "" {
+		line += " (" + l.Why + ")"
+	}
+	return line
+}
+
+func sized(n int64) string {
+	switch {
+	case n < 10_000:
+		return fmt.Sprintf("%d bytes", n)
+	case n < 10_000_000:
+		return fmt.Sprintf("%d kB", n/1000)
+	}
+	return fmt.Sprintf("%d MB", n/1_000_000)
+}
+
+func reach(r activities.Reach) string {
+	if !r.Answers {
+		return "does not answer. " + r.Why
+	}
+	line := "answers, " + counted(r.Brokers, "broker")
+	if len(r.Silent) > 0 {
+		line += "; silent: " + strings.Join(r.Silent, ", ")
+	}
+	if len(r.Leaderless) > 0 {
+		line += "; without a leader: " + strings.Join(r.Leaderless, ", ")
+	}
+	return line
+}
+
+func (c *cli) showLosses(list []activities.TopicLoss) {
+	if len(list) == 0 {
+		return
+	}
+	t := table.NewWriter()
+	t.SetOutputMirror(c.stdout)
+	t.SetStyle(table.StyleLight)
+	t.AppendHeader(table.Row{"topic", "lost", "about", "time", ""})
+	t.SetColumnConfigs([]table.ColumnConfig{{Number: 5, WidthMax: 70, WidthMaxEnforcer: text.WrapSoft}})
+	for _, l := range list {
+		size, seconds := "-", "-"
+		if l.Bytes >= 0 {
+			size = sized(l.Bytes)
+		}
+		if l.Seconds >= 0 {
+			seconds = time.Duration(l.Seconds * float64(time.Second)).Round(100 * time.Millisecond).String()
+		}
+		t.AppendRow(table.Row{l.Topic, l.String(), size, seconds, l.Why})
+	}
+	t.Render()
+}
