@@ -77,7 +77,7 @@ func (r Report) GroupSummary() []GroupOffsets {
 func (r Report) Compact(maxBytes int) Report {
 	r.Deviations = slices.Clone(r.Deviations)
 	for _, cut := range []func(*Report) string{
-		dropOKFindings, countPositions, countOffsets, totalTopics, totalGroups, dropClientWindows, shortenTexts, shortenLists,
+		dropOKFindings, countPositions, countOffsets, dropLosses, totalTopics, totalGroups, dropClientWindows, shortenTexts, shortenLists,
 	} {
 		if r.fits(maxBytes) {
 			break
@@ -129,6 +129,16 @@ func countOffsets(r *Report) string {
 	return fmt.Sprintf("the offsets of %d groups' partitions", n)
 }
 
+func dropLosses(r *Report) string {
+	if r.Loss == nil || len(r.Loss.Topics) <= longList {
+		return ""
+	}
+	loss, n := *r.Loss, len(r.Loss.Topics)
+	loss.Topics = slices.Clone(loss.Topics[:longList])
+	r.Loss = &loss
+	return fmt.Sprintf("the losses of %d topics that lost least", n-longList)
+}
+
 func totalTopics(r *Report) string {
 	n := len(r.Topics)
 	if n < 2 {
@@ -178,6 +188,10 @@ func shortenTexts(r *Report) string {
 		if runes := []rune(*s); len(runes) > longText {
 			*s, cut = string(runes[:longText])+"…", cut+1
 		}
+	}
+	r.Earlier = slices.Clone(r.Earlier)
+	for i := range r.Earlier {
+		short(&r.Earlier[i].Result)
 	}
 	r.Steps, r.Decisions, r.Findings, r.Standing = slices.Clone(r.Steps), slices.Clone(r.Decisions), slices.Clone(r.Findings), slices.Clone(r.Standing)
 	for i := range r.Steps {

@@ -27,9 +27,14 @@ func (r Report) Markdown() string {
 	w.line("- **Switch window:** %s", r.window())
 	w.line("- **Route:** %s to %s, epoch %s to %s", esc(r.From), esc(r.To), offset(r.Epoch.Before), epochAfter(r.Epoch.After))
 	w.line("- **Recovery time:** %s", r.recovery())
+	r.parts(w)
 	w.line("- **Protection:** %s", r.protection())
 	r.next(w)
-	r.steps(w)
+	r.lost(w)
+	w.steps("Steps", r.Steps)
+	if len(r.Earlier) > 0 {
+		w.steps("Steps of the planned run before it was escalated", r.Earlier)
+	}
 	r.clients(w)
 	r.positions(w)
 	r.groups(w)
@@ -58,6 +63,11 @@ func (r Report) length() *float64 {
 }
 
 func (r Report) loss() string {
+	if l := r.Loss; l != nil && r.Outcome != Completed {
+		return "nothing by this run, which did not go over; going then: " + esc(l.number())
+	} else if l != nil {
+		return "**" + esc(l.number()) + "**" + l.size() + judged(r.RPO.Met, r.objective()) + more(l.Why)
+	}
 	if !r.RPO.Known || r.RPO.Records == nil {
 		return "unknown" + more(r.RPO.Text)
 	}
@@ -66,6 +76,71 @@ func (r Report) loss() string {
 		s = "none, 0 records"
 	}
 	return s + met(r.RPO.Met, fmt.Sprintf("objective: at most %d records", r.Objectives.RPORecords)) + more(r.RPO.Text)
+}
+
+// objective is the RPO in records and in time.
+func (r Report) objective() string {
+	return fmt.Sprintf("objective: at most %d records, of at most %s", r.Objectives.RPORecords, took(&r.Objectives.RPOSeconds))
+}
+
+// judged says nothing of what nobody can know yet.
+func judged(ok *bool, objective string) string {
+	if ok == nil {
+		return " (not known yet whether that meets the " + objective + ")"
+	}
+	return met(ok, objective)
+}
+
+// number is the loss as people read it: never less than it may be.
+func (l Loss) number() string {
+	switch {
+	case l.AtMost != nil && *l.AtMost == l.AtLeast && l.AtLeast == 0:
+		return "none, 0 records"
+	case l.AtMost != nil && *l.AtMost == l.AtLeast:
+		return fmt.Sprintf("%d records", l.AtLeast)
+	case l.AtMost != nil:
+		return fmt.Sprintf("%d to %d records", l.AtLeast, *l.AtMost)
+	case l.Open && l.Estimate != nil && *l.Estimate > l.AtLeast:
+		return fmt.Sprintf("at least %d records, about %d by estimate; open until the old cluster is fenced", l.AtLeast, *l.Estimate)
+	case l.Open:
+		return fmt.Sprintf("at least %d records, open until the old cluster is fenced", l.AtLeast)
+	case l.Estimate != nil && *l.Estimate > l.AtLeast:
+		return fmt.Sprintf("at least %d records, about %d by estimate; no upper bound is known", l.AtLeast, *l.Estimate)
+	}
+	return fmt.Sprintf("at least %d records; no upper bound is known", l.AtLeast)
+}
+
+func (l Loss) size() string {
+	s := ""
+	if l.Bytes != nil && *l.Bytes > 0 {
+		s += fmt.Sprintf(", about %d bytes", *l.Bytes)
+	}
+	if l.Seconds != nil && *l.Seconds > 0 {
+		s += ", written in " + took(l.Seconds)
+	}
+	return s
+}
+
+// parts of the recovery time.
+func (r Report) parts(w *writer) {
+	c := r.Recovery
+	if c == nil {
+		return
+	}
+	w.line("  - outage %s%s", clock(c.Outage), more(c.Text))
+	w.line("  - detection %s, decision %s, run %s", took(c.DetectionSeconds), took(c.DecisionSeconds), took(c.RunSeconds))
+}
+
+// lost shows what was lost, topic by topic, the worst first.
+func (r Report) lost(w *writer) {
+	if r.Loss == nil || len(r.Loss.Topics) == 0 {
+		return
+	}
+	w.table("Lost", "Topic|Records|Bytes|Time|How it is known")
+	for _, t := range r.Loss.Topics {
+		one := Loss{AtLeast: t.AtLeast, AtMost: t.AtMost, Estimate: t.Estimate, Open: r.Loss.Open}
+		w.row(esc(t.Topic), esc(one.number()), offset(t.Bytes), took(t.Seconds), esc(t.Why))
+	}
 }
 
 func (r Report) window() string {
@@ -97,6 +172,12 @@ func (r Report) next(w *writer) {
 	switch r.Outcome {
 	case Completed:
 		w.line("- Clients use %s. Nothing is left to do for them.", esc(r.To))
+		if r.Loss != nil && r.Loss.Open {
+			w.line("- The loss is open: `switchback status %s` says when %s was fenced, who wrote there meanwhile, and the closed number.", esc(r.Runbook), esc(r.From))
+		}
+		if r.Loss != nil && (r.Loss.Open || r.Loss.AtLeast > 0) {
+			w.line("- Keep %s and its topics: the lost records are there, beyond the marks.", esc(r.From))
+		}
 	case RolledBack, Aborted:
 		w.line("- Clients use %s, as before the run. Mend the cause, then look at `switchback plan` before the next try.", esc(r.From))
 	case Rejected:
@@ -119,9 +200,9 @@ func (r Report) next(w *writer) {
 	}
 }
 
-func (r Report) steps(w *writer) {
-	w.table("Steps", "#|Step|Status|Started|Took|Budget|Tries|Result")
-	for i, s := range r.Steps {
+func (w *writer) steps(heading string, list []Step) {
+	w.table(heading, "#|Step|Status|Started|Took|Budget|Tries|Result")
+	for i, s := range list {
 		w.row(strconv.Itoa(i+1), esc(s.Name), esc(s.Status), hour(s.Started), took(s.DurationSeconds), budget(s.BudgetSeconds), strconv.Itoa(s.Attempts), esc(s.Result))
 	}
 }
@@ -138,9 +219,17 @@ func (r Report) clients(w *writer) {
 
 func (r Report) positions(w *writer) {
 	if n := len(r.Positions); n > 0 && n <= manyPartitions {
-		w.table("Positions", "Topic|Partition|End on "+esc(r.From)+"|End on "+esc(r.To)+"|Mark")
+		columns := "Topic|Partition|End on " + esc(r.From) + "|End on " + esc(r.To) + "|Mark"
+		if r.Loss != nil {
+			columns += "|Lost"
+		}
+		w.table("Positions", columns)
 		for _, p := range r.Positions {
-			w.row(esc(p.Topic), strconv.Itoa(int(p.Partition)), offset(p.SourceEnd), offset(p.TargetEnd), offset(p.Mark))
+			cells := []string{esc(p.Topic), strconv.Itoa(int(p.Partition)), offset(p.SourceEnd), offset(p.TargetEnd), offset(p.Mark)}
+			if r.Loss != nil {
+				cells = append(cells, p.lost(r.Loss.Open))
+			}
+			w.row(cells...)
 		}
 		return
 	}
@@ -152,6 +241,23 @@ func (r Report) positions(w *writer) {
 	for _, t := range topics {
 		w.row(esc(t.Topic), strconv.Itoa(t.Partitions), strconv.Itoa(t.InStep), strconv.Itoa(t.Behind), strconv.Itoa(t.Ahead), strconv.Itoa(t.Unknown), offset(t.Missing))
 	}
+}
+
+// lost is the range of a partition that only the old cluster has, in its own offsets.
+func (p PartitionPosition) lost(open bool) string {
+	more := ""
+	if open {
+		more = ", or more"
+	}
+	switch {
+	case p.Mark == nil:
+		return "unknown: no mark"
+	case p.SourceEnd == nil:
+		return fmt.Sprintf("unknown, from %d on: nobody has read the end", *p.Mark)
+	case *p.SourceEnd <= *p.Mark:
+		return "none" + more
+	}
+	return fmt.Sprintf("%d to %d, %d records%s", *p.Mark, *p.SourceEnd-1, *p.SourceEnd-*p.Mark, more)
 }
 
 func (r Report) groups(w *writer) {

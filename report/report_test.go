@@ -106,7 +106,32 @@ func large(topics, partitions int) Report {
 	return r
 }
 
+// unplanned is one whose old cluster nobody has fenced yet.
+func unplanned() Report {
+	r := completed()
+	r.Kind, r.Run.WorkflowID, r.Reason, r.OutcomeReason = KindUnplanned, "unplanned-orders", "east is gone", "orders runs on west at epoch 8, loss: at least 17 records, open."
+	r.Earlier, r.Steps = r.Steps[:4], nil
+	for i, name := range runbooks.UnplannedFailoverSteps {
+		r.Steps = append(r.Steps, Step{name, StepDone, at(i), ptr(0.5), ptr(60.0), "done", 1})
+	}
+	r.Loss = &Loss{
+		AtLeast: 17, Open: true, Estimate: ptr(int64(40)), Bytes: ptr(int64(1700)), Seconds: ptr(4.2), Why: "2 of 2 partitions sampled 4 s before the outage",
+		Topics: []TopicLoss{{Topic: "orders", AtLeast: 17, Estimate: ptr(int64(40)), Bytes: ptr(int64(1700)), Seconds: ptr(4.2), Why: "sampled"}},
+	}
+	r.RPO = RPO{Met: ptr(true), Text: "at least 17 records, about 40 by estimate, and open"}
+	r.RPO.Met = nil
+	r.Recovery = &Recovery{Outage: at(-180), DetectionSeconds: ptr(100.0), DecisionSeconds: ptr(80.0), RunSeconds: ptr(2.4), Text: "as operator said"}
+	r.RTO = Measured{ptr(182.4), ptr(true)}
+	r.Positions = []PartitionPosition{
+		{"orders", 0, Offset(100), Offset(90), Offset(90)}, {"orders", 1, Offset(50), Offset(50), Offset(50)}, {"orders", 2, nil, Offset(7), Offset(7)},
+	}
+	r.Standing = []string{"east is not fenced: whoever is cut off may write there, and that is lost. fence/orders/east fences it as soon as it answers"}
+	r.Deviations = []string{"began as a planned failover and was escalated by lead: east is gone"}
+	return r
+}
+
 var goldens = map[string]func() Report{
+	"unplanned": unplanned,
 	"completed": completed, "rolled-back": rolledBack, "failed": failed,
 	"compact": func() Report { return large(40, 10).Compact(16 << 10) },
 	"empty":   func() Report { return Report{Runbook: "orders", Kind: KindPlanned, Outcome: Rejected} },
