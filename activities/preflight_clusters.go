@@ -165,6 +165,7 @@ func credentialsWork(clusters Clusters) func(context.Context, *survey) error {
 				s.problem("client credentials", means, "write working credentials for the target into Vault before the failover")
 			}
 			var lacks []string
+			var create []replication.ACL
 			does := s.needs(c)
 			if len(does) == 0 {
 				bad++
@@ -177,11 +178,14 @@ func credentialsWork(clusters Clusters) func(context.Context, *survey) error {
 				}
 				if !may {
 					lacks = append(lacks, fmt.Sprintf("%s on %s %s", need.Operation, strings.ToLower(need.ResourceType), need.Name))
+					create = append(create, allowing(need, s.r.link.Prefix()))
 				}
 			}
 			if len(lacks) > 0 {
 				bad++
-				s.problem("client grants", fmt.Sprintf("%s (%s) lacks on %s: %s", c.Name, c.Principal, to.Name, firstFew(lacks)), "grant it on the target; links never copy WRITE grants that are made only on the source")
+				s.problem("client grants", fmt.Sprintf("%s (%s) lacks on %s: %s", c.Name, c.Principal, to.Name, firstFew(lacks)),
+					"grant it on the target, because no link copies WRITE grants: `switchback plan planned "+s.in.Runbook.Metadata.Name+" --to "+to.Name+" --fix-grants` creates what is missing, or run "+
+						firstFew(GrantCommands(to.Cluster.Bootstrap, create)))
 			}
 		}
 		if bad == 0 {

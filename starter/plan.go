@@ -32,17 +32,23 @@ const planning = 3 * time.Minute
 
 func (c *cli) planPlanned() *cobra.Command {
 	var in workflows.PlannedInput
-	var all bool
+	var all, grants, sure bool
 	cmd := &cobra.Command{
 		Use:   "planned RUNBOOK --to CLUSTER",
 		Short: "Say what a planned failover would do, and what stands in its way",
 		Long: `Plan runs every check of preflight and lists what each step would do. It takes no lock, stops nobody and writes nothing
-anywhere. It exits with 1 when the run could not go now.`,
-		Example: "  switchback plan planned orders --to west",
+anywhere. It exits with 1 when the run could not go now.
+
+With --fix-grants it only looks at what the runbook's clients may do on the other cluster, and prints the commands that create
+what they lack there; with --yes as well it creates exactly that, and nothing else, and says what it changed.`,
+		Example: "  switchback plan planned orders --to west\n  switchback plan planned orders --to west --fix-grants",
 		Args:    exactly(1, "one RUNBOOK"), ValidArgsFunction: c.complete(ofRunbooks),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if in.Runbook = args[0]; in.To == "" {
 				return misused(cmd, "--to is needed: the cluster to move the workload to")
+			}
+			if sure && !grants {
+				return misused(cmd, "--yes is for --fix-grants: a plan changes nothing")
 			}
 			return c.connected(cmd.Context(), func(ctx context.Context, t client.Client) error {
 				if err := c.worked(ctx, t); err != nil {
@@ -50,6 +56,9 @@ anywhere. It exits with 1 when the run could not go now.`,
 				}
 				ctx, cancel := context.WithTimeout(ctx, max(c.timeout, planning))
 				defer cancel()
+				if grants {
+					return c.fixGrants(ctx, t, workflows.GrantsRequest{Runbook: in.Runbook, From: in.From, To: in.To}, sure)
+				}
 				id := fmt.Sprintf("plan-%s-%s", in.Runbook, c.now().UTC().Format("20060102-150405.000"))
 				run, err := t.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 					ID: id, TaskQueue: c.taskQueue, WorkflowTaskTimeout: activities.TaskTimeout, StaticSummary: "Dry run: " + in.Runbook + " to " + in.To,
@@ -76,6 +85,8 @@ anywhere. It exits with 1 when the run could not go now.`,
 	cmd.Flags().StringVar(&in.To, "to", "", "cluster to move the workload to")
 	cmd.Flags().StringVar(&in.From, "from", "", "cluster that it must be on now (default: what discovery says)")
 	cmd.Flags().BoolVar(&all, "all", false, "show the checks that are well, too")
+	cmd.Flags().BoolVar(&grants, "fix-grants", false, "only say what the clients lack on the other cluster, as commands that create it")
+	cmd.Flags().BoolVar(&sure, "yes", false, "with --fix-grants: create it")
 	return cmd
 }
 

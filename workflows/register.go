@@ -17,6 +17,7 @@ func Register(r Registry) {
 	r.RegisterWorkflow(PlannedFailover)
 	r.RegisterWorkflow(PlanFailover)
 	r.RegisterWorkflow(Watch)
+	r.RegisterWorkflow(FixGrants)
 	r.RegisterWorkflow(UnplannedFailover)
 	r.RegisterWorkflow(PlanUnplannedFailover)
 	r.RegisterWorkflow(FenceWhenReachable)
