@@ -1,8 +1,8 @@
 // Package mirrormaker is the replication.Link over MirrorMaker 2 on Kafka Connect.
 //
 // Start with link.go, what activities see. The Connect side: status.go and positions.go read the connectors and what they
-// mirror, advice.go says what their configuration means for a run, config.go is as much of that as anybody looks at; below
-// them connect.go has one method for each request of Connect's REST interface, client.go finds a worker that answers, and
+// mirror, stop.go stops them and lets them go on, advice.go says what their configuration means for a run, config.go is as much of that as anybody looks at; below
+// them connect.go and offsets.go have one method for each request of Connect's REST interface, client.go finds a worker that answers, and
 // errors.go is the one place where Connect's words become the sentinels of package fault.
 //
 // The records' side, which needs no Connect: codec.go names and decodes MirrorMaker 2's own topics, checkpoints.go and
@@ -16,11 +16,9 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
-	"switchback/internal/fault"
 	"switchback/replication"
 )
 
@@ -271,96 +269,6 @@ func (l *Link) Synced(s replication.Syncs, groups []string) []replication.Outcom
 		out = append(out, o)
 	}
 	return out
-}
-
-// ValidateStop looks whether the mirrors are there to be stopped: Connect has no other way to ask, and stops a connector
-// in whatever state it is. Stopping is for whole connectors: an OK says whose mirrors stop as well.
-func (l *Link) ValidateStop(ctx context.Context, kind replication.StopKind, topics []string) ([]replication.Outcome, error) {
-	if err := known(kind); err != nil {
-		return nil, err
-	}
-	mirrors, err := l.Mirrors(ctx)
-	if err != nil {
-		return nil, err
-	}
-	byTopic := make(map[string]replication.Mirror, len(mirrors))
-	var others []string
-	for _, m := range mirrors {
-		byTopic[m.SourceTopic] = m
-		if !slices.Contains(topics, m.SourceTopic) {
-			others = append(others, m.SourceTopic)
-		}
-	}
-	out := make([]replication.Outcome, 0, len(topics))
-	for _, t := range topics {
-		o := replication.Outcome{Name: t, Status: replication.OK}
-		m, there := byTopic[t]
-		switch {
-		case !there:
-			o.Status, o.Reason = replication.Failed, "connector "+l.cfg.Source+" does not mirror it"
-		case m.State == replication.MirrorStopped:
-			o.Reason = "stopped already"
-		case m.State == replication.MirrorUnknown:
-			o.Status, o.Reason = replication.Unclear, m.Raw+" "+m.Reason
-		case len(others) > 0:
-			o.Reason = fmt.Sprintf("the mirrors of %d other topics stop as well: %s", len(others), few(others))
-		}
-		out = append(out, o)
-	}
-	return out, nil
-}
-
-func known(kind replication.StopKind) error {
-	if kind != replication.Promote && kind != replication.Failover {
-		return invalid(fmt.Sprintf("%q is no way to stop a mirror", kind), "use promote or failover")
-	}
-	return nil
-}
-
-func few(names []string) string {
-	if len(names) > 5 {
-		return strings.Join(names[:5], ", ") + fmt.Sprintf(" and %d more", len(names)-5)
-	}
-	return strings.Join(names, ", ")
-}
-
-// Stop asks for all connectors of the link to be stopped, whatever the kind: an accepted topic is Pending. It is stopped
-// when Mirrors says so, seconds later, and a minute later when the source is dead; the seal is what holds at once. To
-// ask twice does no harm. A connector that is not there has nothing to stop, but the source's absence is an error.
-func (l *Link) Stop(ctx context.Context, kind replication.StopKind, topics []string) ([]replication.Outcome, error) {
-	if err := known(kind); err != nil {
-		return nil, err
-	}
-	err := each(l.connectors(), func(_ int, name string) error {
-		err := l.client.Stop(ctx, name)
-		if name != l.cfg.Source && errors.Is(err, fault.ErrNotFound) {
-			return nil
-		}
-		return err
-	})
-	status, reason := replication.Pending, "asked for: the connectors are stopped when they have no tasks"
-	switch {
-	case errors.Is(err, fault.ErrUnclear):
-		status, reason = replication.Unclear, "no answer; read the mirror's state"
-	case err != nil:
-		status, reason = replication.Failed, "a connector could not be asked to stop"
-	}
-	out := make([]replication.Outcome, 0, len(topics))
-	for _, t := range topics {
-		out = append(out, replication.Outcome{Name: t, Status: status, Reason: reason})
-	}
-	return out, err
-}
-
-// Resume asks for all connectors of the link to run again. Before it, and before a seal is lifted, PatchOffsets: the
-// offsets that Connect stored are older than what is there, and would be copied again (P27). Mirrors tells when they run.
-func (l *Link) Resume(ctx context.Context) error {
-	return each(l.connectors(), func(_ int, name string) error { return l.client.Resume(ctx, name) })
-}
-
-// Restart restarts the tasks that failed, as they do under a seal, from the offsets that Connect has stored.
-func (l *Link) Restart(ctx context.Context) error {
-	return each(l.connectors(), func(_ int, name string) error { return l.client.Restart(ctx, name) })
 }
 
 // each does the same for all side by side; every error is in the one that it returns.

@@ -2,13 +2,9 @@ package mirrormaker
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
-	"time"
 
-	"switchback/internal/fault"
 	"switchback/replication"
 )
 
@@ -101,86 +97,4 @@ func (l *Link) stored(list []Stored) map[replication.Partition]int64 {
 		}
 	}
 	return out
-}
-
-// PatchOffsets makes the source connector go on at the given offset of each partition, by the source's names: that of the
-// first record that the target has not (P18, P27). 0 is a partition of which nothing is there. Partitions that are not
-// named stay as they are; Connect keeps the offset before, that of the last record.
-//
-// fault.ErrNotReady unless the connector is stopped and has no tasks, fault.ErrInvalid for an offset that is unknown. What
-// was written is read back: fault.ErrConflict names what reads differently, fault.ErrUnclear says that Connect did not
-// answer and does not show it either.
-func (l *Link) PatchOffsets(ctx context.Context, next map[replication.Partition]int64) error {
-	doing := "set the offsets of connector " + l.cfg.Source
-	c, err := l.client.Connector(ctx, l.cfg.Source)
-	if err != nil {
-		return fmt.Errorf("%s: %w", doing, err)
-	}
-	if !c.Idle() {
-		return fault.Hint(fmt.Errorf("%s: %w: it is %s", doing, fault.ErrNotReady, c.raw()), "stop it and wait until it has no tasks")
-	}
-	for p, offset := range next {
-		if offset < 0 {
-			return fmt.Errorf("%s: where %s is to go on is unknown: %w", doing, p.Name(), fault.ErrInvalid)
-		}
-	}
-	different, err := l.different(ctx, next)
-	if err != nil || len(different) == 0 {
-		return err
-	}
-	change := make([]Stored, 0, len(different))
-	for _, p := range different {
-		change = append(change, Stored{l.cfg.Names.Source, p, next[p] - 1})
-	}
-	written := l.client.SetOffsets(ctx, l.cfg.Source, change)
-	if written != nil && !errors.Is(written, fault.ErrUnclear) {
-		return written
-	}
-	for until := time.Now().Add(l.settle); ; {
-		different, err = l.different(ctx, next)
-		if err == nil && len(different) == 0 {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(l.poll):
-			if time.Now().Before(until) {
-				continue
-			}
-		}
-		switch {
-		case err != nil:
-			return errors.Join(written, err)
-		case written != nil:
-			return written
-		}
-		return fault.Hint(fmt.Errorf("%s: %w: %d read differently, %s first", doing, fault.ErrConflict, len(different), different[0].Name()),
-			"somebody else may be changing the connector's offsets; do not resume it")
-	}
-}
-
-// different are the partitions whose stored offsets do not make the connector go on at next, sorted.
-func (l *Link) different(ctx context.Context, next map[replication.Partition]int64) ([]replication.Partition, error) {
-	list, err := l.client.Offsets(ctx, l.cfg.Source)
-	if err != nil {
-		return nil, err
-	}
-	have := l.stored(list)
-	var out []replication.Partition
-	for p, offset := range next {
-		last, there := have[p]
-		if !there {
-			last = replication.Unknown
-		}
-		if last != offset-1 {
-			out = append(out, p)
-		}
-	}
-	slices.SortFunc(out, func(a, b replication.Partition) int {
-		if a.Topic != b.Topic {
-			return strings.Compare(a.Topic, b.Topic)
-		}
-		return int(a.Partition) - int(b.Partition)
-	})
-	return out, nil
 }
