@@ -43,7 +43,8 @@ func Root() *cobra.Command {
 	root := &cobra.Command{
 		Use: "lab", Short: "Every server that Switchback works with, on this machine",
 		Long: `lab runs a Temporal with its UI, a Consul, a Vault, two Kafka clusters with SASL and ACLs, a Cluster Linking service
-between them, the worker, and sample clients, each as a process of its own that can be killed and started again.`,
+between them, the worker, and sample clients, each as a process of its own that can be killed and started again. With
+--kafka=apache the clusters are Apache Kafka, and with --link=mirrormaker MirrorMaker 2 mirrors one to the other.`,
 		SilenceErrors: true, SilenceUsage: true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
