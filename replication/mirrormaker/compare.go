@@ -270,10 +270,16 @@ func (a *alignment) places(positions []int64) []place {
 	least := make([]int, n+1) // by source index: the first of the last occurrences of it and all after it
 	have := make([]int, n+1)  // how many of them the target has
 	least[n] = m
+	copies, ahead := a.copies(), map[identity]int{}
 	for i := n - 1; i >= 0; i-- {
 		least[i], have[i] = least[i+1], have[i+1]
 		if a.last[i] != nobody {
 			least[i], have[i] = min(least[i], a.last[i]), have[i]+1
+		}
+		// Of identical records as many must lie ahead as the group has not read, whichever is which.
+		if at := copies[a.identity(a.source[i])]; len(at) > 0 && i <= a.reached && i > a.expired {
+			ahead[a.identity(a.source[i])]++
+			least[i] = min(least[i], at[max(0, len(at)-ahead[a.identity(a.source[i])])])
 		}
 	}
 	before := fill(n + 1) // the nearest record below that the target has
@@ -319,6 +325,29 @@ func (a *alignment) places(positions []int64) []place {
 		p.missing = int64(max(0, a.reached+1-i) - have[i])
 	}
 	return out
+}
+
+// copies are where the target has records of which the source has several that are the same.
+func (a *alignment) copies() map[identity][]int {
+	seen := make(map[identity]bool, len(a.source))
+	at := map[identity][]int{}
+	for _, s := range a.source {
+		id := a.identity(s)
+		if seen[id] {
+			at[id] = nil
+		}
+		seen[id] = true
+	}
+	if len(at) == 0 {
+		return nil
+	}
+	for j, t := range a.target {
+		id := a.identity(t)
+		if _, several := at[id]; several {
+			at[id] = append(at[id], j)
+		}
+	}
+	return at
 }
 
 // firstOf is where the target has the first of the records from i on that it has at all.
