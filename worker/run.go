@@ -118,6 +118,7 @@ func serve(ctx context.Context, s Settings, log *slog.Logger) error {
 	version, revision, _ := built()
 	log.Info("worker is ready", "temporal", s.Temporal.Address, "namespace", s.Temporal.Namespace, "taskQueue", s.Temporal.TaskQueue,
 		"runbooks", s.Runbooks, "metrics", where, "version", version, "revision", revision)
+	go newProtection(measured.all.registry).keep(ctx, temporal, log)
 	select {
 	case err := <-fatal: // the SDK has stopped the worker already
 		return fmt.Errorf("the worker in namespace %s of Temporal at %s cannot go on: %w", s.Temporal.Namespace, s.Temporal.Address, err)
