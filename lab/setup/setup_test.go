@@ -24,7 +24,7 @@ import (
 	"switchback/runbooks"
 )
 
-// The test binary plays the lab's own program, and a client that does nothing.
+// The test binary plays the lab's own program, the sample clients included, and a client that does nothing.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == "idle" {
 		if err := os.WriteFile(os.Args[2], []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 		}
 		select {}
 	}
-	if len(os.Args) > 1 && os.Args[1] == "serve" {
+	if len(os.Args) > 1 && (os.Args[1] == "serve" || os.Args[1] == "client") {
 		os.Exit(cli.Run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 	}
 	os.Exit(m.Run())
