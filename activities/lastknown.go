@@ -37,6 +37,12 @@ func (a *Groups) HandOverLastKnown(ctx context.Context, in HandOverInput) (out H
 	if err := h.look(ctx); err != nil {
 		return out, err
 	}
+	switch err := a.holdBack(ctx, r, in, scope, h.groups); {
+	case errors.Is(err, fault.ErrNotFound): // the syncs were never suspended: what the link writes it would write again
+		h.leave("it appeared during the run, and nothing holds the link back from it")
+	case err != nil:
+		return out, err
+	}
 	wctx, cancel, err := writing(ctx)
 	if err != nil {
 		return out, err
@@ -110,6 +116,17 @@ func (h *lastKnown) look(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// leave takes groups that are not of the run's scope out of the hand-over, by name.
+func (h *lastKnown) leave(why string) {
+	h.groups = slices.DeleteFunc(h.groups, func(g string) bool {
+		born := !slices.Contains(h.scope.Groups, g)
+		if born {
+			h.out.Deviations = append(h.out.Deviations, fmt.Sprintf("group %s: %s, so its offsets stay as they are", g, why))
+		}
+		return born
+	})
 }
 
 // plan decides every offset and records it before any is written.

@@ -18,6 +18,8 @@ import (
 const (
 	// knocks is how long a source may take to say who it is: a login over a long way, and no more.
 	knocks = 1500 * time.Millisecond
+	// glance is that for steps whose business is the target: the time for writes of an attempt runs meanwhile (P35a).
+	glance = 700 * time.Millisecond
 	// patience is how long it may take for one answer.
 	patience = 2 * time.Second
 	// silentFor is how long a source that did not answer is not asked again, so that each step of a run does not wait
@@ -72,7 +74,11 @@ func (o Outside) openLost(ctx context.Context, site Site, asked bool) Kafka {
 	if why := o.Silence.of(site); why != nil && !asked {
 		return lost{site.Name, why}
 	}
-	ctx, cancel := context.WithTimeout(ctx, knocks)
+	within := glance
+	if asked {
+		within = knocks
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	on, err := o.Clusters.Open(ctx, site)
 	if err == nil {

@@ -124,6 +124,9 @@ func (a *Reports) addRecords(ctx context.Context, in ReportInput, rep *report.Re
 // marksPrefix keeps the marks of old runs out of memory. They are kept under the source's cluster id; where that cannot
 // be had any more, all of them are looked through.
 func (a *Reports) marksPrefix(ctx context.Context, in ReportInput) string {
+	if in.Route.SourceLost {
+		return "marks/"
+	}
 	ctx, cancel := context.WithTimeout(ctx, WriteDeadline)
 	defer cancel()
 	from, err := a.Clusters.Open(ctx, in.Route.From)

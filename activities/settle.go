@@ -129,7 +129,12 @@ func endBrought(ctx context.Context, r *route, held, limit []replication.Ends) (
 		return names, err
 	}
 	defer cancel()
-	err = errors.Join(r.to.EndTransactions(wctx, ids), r.to.AbortTransactions(wctx, foreign))
+	if len(ids) > 0 {
+		err = r.to.EndTransactions(wctx, ids)
+	}
+	if len(foreign) > 0 {
+		err = errors.Join(err, r.to.AbortTransactions(wctx, foreign))
+	}
 	if errors.Is(err, fault.ErrDenied) {
 		err = fault.Hint(err, "grant Switchback ALTER on the cluster %s: it ends a transaction that a mirror brought along", r.names.To.Name)
 	}

@@ -59,7 +59,7 @@ func (a *Verify) Target(ctx context.Context, in VerifyInput) (out VerifyResult, 
 	out.CanaryOffset, out.CanarySeconds = canary.Offset, canary.RoundTrip.Seconds()
 	out.CanaryAt = time.Now()
 	killpoint.Reach("Target/middle")
-	source, err := r.from.Ends(ctx, scope.TopicNames())
+	source, err := a.before(ctx, r, in, scope.TopicNames())
 	if err != nil {
 		source = nil // the source may be given up by now: when the target was first written to is not known then
 	}
@@ -105,6 +105,15 @@ func (a *Verify) Target(ctx context.Context, in VerifyInput) (out VerifyResult, 
 		out.Text = fmt.Sprintf("canary came back, but %d things are not as they should be: %s", len(out.Problems), out.Problems[0])
 	}
 	return out, nil
+}
+
+// before is where the target ended when nobody had been sent there: where the source ends, or, where the source is lost or
+// its offsets are others, what the marks say.
+func (a *Verify) before(ctx context.Context, r *route, in VerifyInput, topics []string) ([]replication.Ends, error) {
+	if in.Route.SourceLost || !r.link.StopIsFinal() {
+		return stopEnds(ctx, r, in.Guard.Run.ID(), topics)
+	}
+	return r.from.Ends(ctx, topics)
 }
 
 // note remembers when things were first seen to work again.
