@@ -114,7 +114,11 @@ func same(a string) func(string) bool {
 func (e *engine) approve(o Order) string {
 	e.status.Approvals = append(e.status.Approvals, Decision{At: workflow.Now(e.safe), What: UpdateApprove, By: o.By, Reason: o.Reason})
 	e.decide(UpdateApprove, o, Approve)
-	return fmt.Sprintf("approved by %s: %d of %d", o.By, len(e.status.Approvals), e.gate.need)
+	text := fmt.Sprintf("approved by %s: %d of %d", o.By, len(e.status.Approvals), e.gate.need)
+	if e.status.Loss != nil { // what it is that was approved
+		text += "; going now, " + e.status.Loss.String()
+	}
+	return text
 }
 
 func (e *engine) mayReject(Order) error {

@@ -172,3 +172,31 @@ func TestLinksKnowNoEpoch(t *testing.T) {
 	l.live(t, time.Minute, activities.EntityState{})
 	require.Empty(t, l.status(t).Active)
 }
+
+// What waits to fence a cluster is known wherever somebody asks for the workload, and to a run that goes there (P13).
+func TestP13_EntityKnowsWhatIsNotFenced(t *testing.T) {
+	l := newLock("runbook/orders")
+	ok := func(_ activities.Acquired, err error) { require.NoError(t, err) }
+	run := ask("lost", 7).Run
+	tell := func(state, cluster string, by activities.Run) activities.TellFencing {
+		return activities.TellFencing{Entity: "runbook/orders", State: state, Fencing: activities.Fencing{Cluster: cluster, Workflow: "fence/orders/" + cluster, Run: by}}
+	}
+	at := func(s int) time.Duration { return time.Duration(s) * time.Second }
+	home := ask("home", 8)
+	home.From, home.To, home.SeenActive = "west", "east", "west"
+	l.ask(at(1), activities.UpdateAcquire, ask("lost", 7), granted(t, 8))
+	l.ask(at(2), activities.UpdateFencing, tell(activities.FencingWaits, "east", run), ok)
+	l.ask(at(3), activities.UpdateRelease, activities.Release{Run: run, Outcome: "completed", Active: "west", Epoch: 8}, ok)
+	l.RegisterDelayedCallback(func() { require.Equal(t, "fence/orders/east", l.status(t).Fencing[0].Workflow) }, at(4))
+	l.ask(at(5), activities.UpdateAcquire, home, func(a activities.Acquired, err error) {
+		require.NoError(t, err)
+		require.True(t, a.Fencing)
+		require.NotNil(t, a.LastSwitch)
+	})
+	l.ask(at(6), activities.UpdateFencing, tell(activities.FencingWaits, "east", run), refused(t, "run home/1 takes the workload to east"))
+	l.ask(at(7), activities.UpdateFencing, tell(activities.FencingGone, "east", run), ok)
+	l.ask(at(8), activities.UpdateFencing, tell(activities.FencingWaits, "north", run), ok)
+	l.live(t, time.Minute, activities.EntityState{})
+	require.Len(t, l.status(t).Fencing, 1)
+	require.Equal(t, "north", l.status(t).Fencing[0].Cluster)
+}

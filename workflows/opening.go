@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -81,6 +82,9 @@ func (f *failover) endFencing(ctx workflow.Context, until time.Time, cluster str
 
 // holdLink takes the lock of the link, whose ACL sync belongs to all workloads on it (P3).
 func (f *failover) holdLink(ctx workflow.Context, until time.Time) error {
+	if slices.Contains(f.entities, "link/"+f.linkName) {
+		return nil // by the planned run that was escalated
+	}
 	_, err := f.acquire(ctx, until, "link/"+f.linkName, activities.ReadDiscoveryResult{})
 	return err
 }

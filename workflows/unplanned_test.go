@@ -281,3 +281,172 @@ func TestUnplannedCancellingAtEachStep(t *testing.T) {
 		}
 	}
 }
+
+// Clients that cannot be reached are named, or waited for, as the operator says; nobody takes them for stopped.
+func TestP22_UnknownClientsAreNamedOrWaitedFor(t *testing.T) {
+	unknown := []replication.Outcome{{Name: "checkout/2", Status: replication.Pending, Reason: "vanished from host a7"}}
+	w := newLost(t)
+	w.unknown = unknown
+	out, err := newPlay(t, w).lose(t, disaster)
+	require.NoError(t, err)
+	require.Equal(t, workflows.Completed, out.Outcome)
+	require.Contains(t, out.Deviations[0], "checkout/2")
+	require.Contains(t, out.Deviations[0], "may write to east until it is fenced")
+
+	wait := disaster
+	wait.Clients = workflows.ClientsWait
+	for _, word := range []string{workflows.UpdateRetry, workflows.UpdateSkip, workflows.UpdateAbort} {
+		w = newLost(t)
+		w.unknown = unknown
+		p := newPlay(t, w)
+		p.RegisterDelayedCallback(func() {
+			s := p.status(t)
+			require.Equal(t, "parked", s.Phase)
+			require.Contains(t, s.Parked, "checkout/2: pending (vanished from host a7)")
+			require.Contains(t, s.Parked, "`rollback` or `abort`")
+			require.Zero(t, w.count("FailOver"))
+			w.unknown = nil
+		}, time.Hour)
+		p.tell(2*time.Hour, word, by("alice"))
+		out, err = p.lose(t, wait)
+		require.NoError(t, err)
+		if word == workflows.UpdateAbort {
+			require.Equal(t, workflows.Aborted, out.Outcome)
+			require.Equal(t, allBack, w.state())
+			continue
+		}
+		require.Equal(t, workflows.Completed, out.Outcome)
+		require.Equal(t, lostOver, w.state())
+	}
+	bad := disaster
+	bad.Clients = "perhaps"
+	_, err = newPlay(t, newLost(t)).lose(t, bad)
+	require.ErrorContains(t, err, `clients: "perhaps" is unknown: use go-on or wait`)
+}
+
+// Approvers decide by the loss as it is now: it is looked at again while they think.
+func TestApproversSeeTheLossAsItIsNow(t *testing.T) {
+	w := newLost(t)
+	w.book.Gates.Unplanned = runbooks.Gate{Approvals: 1, Expiry: runbooks.Duration(15 * time.Minute)}
+	p := newPlay(t, w)
+	p.RegisterDelayedCallback(func() {
+		require.EqualValues(t, 12, p.status(t).Loss.AtLeast)
+		w.assessed.Loss.AtLeast = 99
+	}, 30*time.Second)
+	p.RegisterDelayedCallback(func() { require.EqualValues(t, 99, p.status(t).Loss.AtLeast) }, 3*time.Minute)
+	p.tell(4*time.Minute, workflows.UpdateApprove, by("alice"))
+	out, err := p.lose(t, disaster)
+	require.NoError(t, err)
+	require.Contains(t, p.answers[0], "at least 99 records")
+	require.Contains(t, out.Sentence, "at least 99 records")
+}
+
+// What an assessment finds while somebody approves forbids the run all the same.
+func TestProblemsOfALaterAssessmentForbid(t *testing.T) {
+	w := newLost(t)
+	w.book.Gates.Unplanned = runbooks.Gate{Approvals: 1, Expiry: runbooks.Duration(15 * time.Minute)}
+	p := newPlay(t, w)
+	p.RegisterDelayedCallback(func() {
+		w.assessed.Findings = append(w.assessed.Findings, activities.Finding{Check: "target", Level: activities.LevelProblem, Means: "west is gone as well."})
+	}, 30*time.Second)
+	p.tell(4*time.Minute, workflows.UpdateApprove, by("alice"))
+	_, err := p.lose(t, disaster)
+	require.ErrorContains(t, err, "west is gone as well.")
+	require.Equal(t, untouched, w.state())
+}
+
+// A mirror that is only sealed is confirmed to have stopped behind the clients' backs.
+func TestP10_TheStopIsConfirmedOutsideTheWindow(t *testing.T) {
+	w := newLost(t)
+	w.assessed.StopIsFinal = false
+	out, err := newPlay(t, w).lose(t, disaster)
+	require.NoError(t, err)
+	require.Equal(t, workflows.Completed, out.Outcome)
+	w.before(t, "Start", "AwaitStopped")
+
+	w = newLost(t)
+	w.assessed.StopIsFinal = false
+	w.fail["AwaitStopped"] = []error{final(activities.TypeNotReady, "task 0 is running")}
+	p := newPlay(t, w)
+	out, err = p.lose(t, disaster)
+	require.NoError(t, err)
+	require.Equal(t, workflows.Completed, out.Outcome, "the seal holds it")
+	require.Contains(t, out.Deviations[0], "task 0 is running")
+	require.Contains(t, p.lastReport(t).Standing[len(p.lastReport(t).Standing)-2], "seal")
+}
+
+// In a disaster the seal is final too: what the new cluster was given is not given up for an old one that is gone.
+func TestP15_FailOverIsFinalAlsoWhereASealIsNot(t *testing.T) {
+	w := newLost(t)
+	w.assessed.StopIsFinal = false
+	w.fail["HandOverLastKnown"] = []error{final(activities.TypeInvalid, "no checkpoint")}
+	p := newPlay(t, w)
+	p.tell(time.Minute, workflows.UpdateAbort, by("alice"))
+	p.tell(2*time.Minute, workflows.UpdateSkip, by("alice"))
+	out, err := p.lose(t, disaster)
+	require.NoError(t, err)
+	require.Contains(t, p.answers[0], "refused: the run is past its point of no return (fail-over was sent)")
+	require.Equal(t, workflows.Completed, out.Outcome)
+}
+
+// Between the decision and the first start six activities follow each other; the others run beside them.
+func TestAtMostSixActivitiesAfterTheDecision(t *testing.T) {
+	w := newLost(t)
+	_, err := newPlay(t, w).lose(t, disaster)
+	require.NoError(t, err)
+	in := w.called[slices.Index(w.called, "Assess")+2 : slices.Index(w.called, "Start")+1] // the link's lock is taken before the decision
+	require.ElementsMatch(t, []string{"Suspend", "StopReachable", "FailOver", "KeepLastMarks", "HandOverLastKnown", "Settle", "Switch", "Start"}, in)
+}
+
+// Entries that could not be written are not forgotten with the run: a workflow of its own goes on until they say the truth.
+func TestP02_PendingEntriesAreRetriedUntilDone(t *testing.T) {
+	for name, run := range map[string]func(*play) (workflows.Result, error){
+		"planned":   func(p *play) (workflows.Result, error) { return p.run(t) },
+		"unplanned": func(p *play) (workflows.Result, error) { return p.lose(t, disaster) },
+	} {
+		w := newLost(t)
+		w.optional = replication.Pending
+		p := newPlay(t, w)
+		out, err := run(p)
+		require.NoError(t, err, name)
+		require.Contains(t, out.Deviations[len(out.Deviations)-1], "align/orders goes on until they do", name)
+		require.IsType(t, workflows.AlignmentInput{}, p.begun[len(p.begun)-1], name)
+	}
+
+	w := newWorld(t)
+	w.optional = replication.Pending
+	p := newPlay(t, w)
+	p.RegisterDelayedCallback(func() { w.optional = replication.OK }, 24*time.Hour)
+	p.ExecuteWorkflow(workflows.AlignDiscovery, workflows.AlignmentInput{Runbook: "orders"})
+	require.NoError(t, p.GetWorkflowError())
+	var s workflows.AlignmentStatus
+	require.NoError(t, p.GetWorkflowResult(&s))
+	require.Empty(t, s.Pending)
+	require.Less(t, s.Tries, 3000)
+	require.Greater(t, s.Tries, 1000)
+}
+
+// A run that left something behind is taken over: its source may not answer, and what it began is wanted.
+func TestP01_AbandonedRunIsTakenOver(t *testing.T) {
+	w := newLost(t)
+	w.abandoned = &activities.Holder{Run: activities.Run{Runbook: "orders", WorkflowID: "old", FirstRunID: "1"}, To: "west"}
+	w.desired["checkout"], w.runs["checkout"], w.synced = "stop", "stopped", false
+	out, err := newPlay(t, w).lose(t, disaster)
+	require.NoError(t, err)
+	require.Equal(t, workflows.Completed, out.Outcome, out.Sentence)
+	require.Equal(t, lostOver, w.state())
+	require.Zero(t, w.count("Lift")+w.count("Restore"))
+	require.Contains(t, out.Deviations[0], "taken over")
+	require.False(t, w.released[len(w.released)-1].Unsettled)
+}
+
+func TestTheSwitchIsToldToWhatWaitsForTheOldCluster(t *testing.T) {
+	p := newPlay(t, newLost(t))
+	_, err := p.lose(t, disaster)
+	require.NoError(t, err)
+	require.Equal(t, []string{"fence/orders/east"}, p.signals)
+	in := p.begun[0].(workflows.FencingInput)
+	require.EqualValues(t, 8, in.Guard.Epoch)
+	require.EqualValues(t, 7, in.Before)
+	require.Equal(t, "east", in.Route.From.Name)
+}

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/mock"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/log"
@@ -533,18 +532,22 @@ func newPlay(t *testing.T, w *world) *play {
 	return &play{TestWorkflowEnvironment: env, world: w}
 }
 
-// children lets what outlives a run begin and end at once: each is tested by itself.
+// children stand for what outlives a run: each is tested by itself.
 func (p *play) children() {
-	p.OnWorkflow(workflows.FenceWhenReachable, mock.Anything, mock.Anything).Return(func(_ workflow.Context, in workflows.FencingInput) (workflows.FencingStatus, error) {
+	instead := func(name string, w any) {
+		p.RegisterWorkflowWithOptions(w, workflow.RegisterOptions{Name: name, DisableAlreadyRegisteredCheck: true})
+	}
+	instead("FenceWhenReachable", func(ctx workflow.Context, in workflows.FencingInput) (workflows.FencingStatus, error) {
 		p.begun = append(p.begun, in)
+		if told, _ := workflow.GetSignalChannel(ctx, workflows.SignalSwitched).ReceiveWithTimeout(ctx, time.Hour, nil); told {
+			p.signals = append(p.signals, workflow.GetInfo(ctx).WorkflowExecution.ID)
+		}
 		return workflows.FencingStatus{}, nil
-	}).Maybe()
-	p.OnWorkflow(workflows.AlignDiscovery, mock.Anything, mock.Anything).Return(func(_ workflow.Context, in workflows.AlignmentInput) (workflows.AlignmentStatus, error) {
+	})
+	instead("AlignDiscovery", func(_ workflow.Context, in workflows.AlignmentInput) (workflows.AlignmentStatus, error) {
 		p.begun = append(p.begun, in)
 		return workflows.AlignmentStatus{}, nil
-	}).Maybe()
-	p.OnSignalExternalWorkflow(mock.Anything, mock.Anything, mock.Anything, workflows.SignalSwitched, mock.Anything).Return(
-		func(_, id, _, _ string, at any) error { p.signals = append(p.signals, id); return nil }).Maybe()
+	})
 }
 
 func (p *play) run(t *testing.T) (workflows.Result, error) {
