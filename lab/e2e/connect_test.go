@@ -33,8 +33,12 @@ func onConnect(t *testing.T, changes ...func(*setup.Options)) *stage {
 
 // cluster is one of the lab's, as Switchback itself sees it.
 func (s *stage) cluster(t *testing.T, name string) *kafka.Cluster {
+	return s.clusterAs(t, name, "switchback")
+}
+
+func (s *stage) clusterAs(t *testing.T, name, user string) *kafka.Cluster {
 	t.Helper()
-	c, err := kafka.Open(kafka.Config{Name: name, Bootstrap: s.Bootstrap(name), Login: s.KafkaLogin(name, "switchback"),
+	c, err := kafka.Open(kafka.Config{Name: name, Bootstrap: s.Bootstrap(name), Login: s.KafkaLogin(name, user),
 		Security: runbooks.Security{Protocol: "SASL_PLAINTEXT", Mechanism: "SCRAM-SHA-512"}})
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
@@ -200,4 +204,68 @@ func TestConnectAnswersAsTheClientExpects(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	require.NoError(t, c.Pause(ctx, "east-west.heartbeat"))
+}
+
+// beats waits until the heartbeat connector has written so many more records: a second each, and a cycle of every sync.
+func (s *stage) beats(t *testing.T, n int64) {
+	t.Helper()
+	west := s.clusterAs(t, "west", "lab")
+	end := func() int64 {
+		ends, err := west.Ends(t.Context(), []string{"heartbeats"})
+		if err != nil || len(ends) != 1 {
+			return 0
+		}
+		return ends[0].HighWatermark
+	}
+	var from int64
+	eventually(t, "the heartbeat connector to write", func() (bool, error) { from = end(); return from > 0, nil })
+	eventually(t, "the heartbeat connector to go on", func() (bool, error) { return end() >= from+n, nil })
+}
+
+// What is denied to MirrorMaker 2's admin principal it does not do, without a change of its configuration and without a
+// task that fails: no ACL is copied, no topic made, no group's offsets written. Lifted, it does all of it (P5, P34).
+func TestP05_WhatIsDeniedToTheMirrorIsNotSynced(t *testing.T) {
+	s := onConnect(t)
+	l := s.mirrorMaker(t, mirrormaker.PolicyIdentity)
+	settles(t, l, replication.MirrorActive)
+	east, west := s.clusterAs(t, "east", "lab"), s.clusterAs(t, "west", "lab")
+	w := small("orders")
+	topic, group := w.TopicNames()[0], w.Groups()[0]
+	on := replication.Partition{Topic: topic}
+	s.produce(t, "east", topic, 20)
+	denied := append(l.Denials(replication.DenySyncs, nil), l.Denials(replication.DenyGroups, []string{group})...)
+	require.NoError(t, west.CreateACLs(t.Context(), denied))
+	s.beats(t, 2) // a cycle that had begun
+
+	fence := replication.TopicFence([]string{topic})
+	require.NoError(t, east.CreateACLs(t.Context(), fence))
+	require.NoError(t, east.Commit(t.Context(), group, map[replication.Partition]int64{on: 10}))
+	require.NoError(t, east.CreateTopic(t.Context(), replication.NewTopic{Name: "orders.new", Partitions: 1}))
+	synced := func() (copied, made, written bool) {
+		acls, err := west.ACLs(t.Context())
+		require.NoError(t, err)
+		topics, err := west.Topics(t.Context(), func(name string) bool { return name == "orders.new" })
+		require.NoError(t, err)
+		committed, err := west.Committed(t.Context(), group)
+		require.NoError(t, err)
+		return len(replication.Missing(fence, acls)) == 0, len(topics) > 0, committed[on] > 0
+	}
+	eventually(t, "a checkpoint of the group", func() (bool, error) {
+		last, err := l.LastKnown(t.Context(), []replication.GroupOffsets{{Group: group, Offsets: []replication.Translated{{Partition: on, Target: replication.Unknown}}}})
+		return err == nil && last[0].Offsets[0].Target == 10, err
+	})
+	s.beats(t, 5)
+	copied, made, written := synced()
+	require.False(t, copied, "the fence was copied to the cluster that clients are about to use")
+	require.False(t, made, "a topic was made")
+	require.False(t, written, "the group's offsets were written")
+	status, err := l.Status(t.Context())
+	require.NoError(t, err)
+	require.True(t, status.Healthy, "nothing fails by it: %s", status.Reason)
+
+	require.NoError(t, west.DeleteACLs(t.Context(), denied))
+	eventually(t, "all of it to be synced once nothing is denied", func() (bool, error) {
+		copied, made, written := synced()
+		return copied && made && written, nil
+	})
 }
