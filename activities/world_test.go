@@ -61,7 +61,8 @@ type world struct {
 	after  map[string]func(context.Context) error
 	ends   func(site string, ends []replication.Ends)
 	kill   *kill
-	losing bool // the store of the target acknowledges and forgets
+	losing bool             // the store of the target acknowledges and forgets
+	away   map[string]error // sites that are cut off from the activities
 	cancel context.CancelFunc
 }
 
@@ -360,6 +361,9 @@ func (w *world) took(point string) (n int) {
 
 // Open and OpenAs are the Clusters of the activities.
 func (w *world) Open(_ context.Context, site Site) (Kafka, error) {
+	if err := w.away[site.Name]; err != nil {
+		return nil, err
+	}
 	return &tapped{Cluster: w.as(site.Name, me), w: w, site: site.Name, close: func() {}}, nil
 }
 
@@ -434,6 +438,12 @@ func (k *tapped) RemoveMembers(ctx context.Context, group string, m []replicatio
 }
 func (k *tapped) EndTransactions(ctx context.Context, ids []string) error {
 	return k.w.do(ctx, k.site+".EndTransactions", func() error { return k.Cluster.EndTransactions(ctx, ids) })
+}
+func (k *tapped) AbortTransactions(ctx context.Context, open []replication.Writer) error {
+	return k.w.do(ctx, k.site+".AbortTransactions", func() error { return k.Cluster.AbortTransactions(ctx, open) })
+}
+func (k *tapped) AlterTopicConfigs(ctx context.Context, changes map[string]map[string]*string) error {
+	return k.w.do(ctx, k.site+".AlterTopicConfigs", func() error { return k.Cluster.AlterTopicConfigs(ctx, changes) })
 }
 func (k *tapped) Canary(ctx context.Context, topic string) (c replication.Canary, err error) {
 	err = k.w.do(ctx, k.site+".Canary", func() (err error) { c, err = k.Cluster.Canary(ctx, topic); return err })

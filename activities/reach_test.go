@@ -1,0 +1,155 @@
+package activities
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"switchback/internal/fault"
+	"switchback/replication"
+	"switchback/runbooks"
+)
+
+// cutOff is a world in which the source lives on, and neither the activities nor anybody on the other side can reach it.
+// The target has less than the source: 4 of 5 and 3 of 3 records of orders. The group has read 4, of which 3 were synced.
+func cutOff(t *testing.T) *world {
+	w := calm(t)
+	w.fill("orders", 0, 4)
+	w.write("east", "orders", 0, 1)
+	w.fill("orders", 1, 3)
+	w.commit("east", "billing", map[replication.Partition]int64{at("orders", 0): 4, at("orders", 1): 3})
+	w.commit("west", "billing", map[replication.Partition]int64{at("orders", 0): 3})
+	w.lose("east")
+	w.trace = nil
+	return w
+}
+
+func (w *world) lose(site string) { w.away = map[string]error{site: errDown} }
+func (w *world) find()            { w.away = nil }
+
+func (w *world) raiseReachable() (FenceReachResult, error) {
+	return run[FenceReachResult](w, (*Fences)(nil).RaiseReachable, w.fenceInput())
+}
+
+func TestRaiseReachable(t *testing.T) {
+	t.Parallel()
+	w := cutOff(t)
+	out, err := w.raiseReachable()
+	require.NoError(t, err, "that the source is away is no error")
+	require.False(t, out.Fenced)
+	require.Contains(t, out.Text, "east does not answer")
+	require.Empty(t, w.denies("east"))
+
+	w.find()
+	out, err = w.raiseReachable()
+	require.NoError(t, err)
+	require.True(t, out.Fenced)
+	require.Equal(t, 2, out.Topics)
+	require.Error(t, w.raw("east", checkout).ProduceSync(context.Background(), &kgo.Record{Topic: "orders", Value: []byte("v")}).FirstErr())
+	require.ElementsMatch(t, replication.TopicFence([]string{"orders", "payments"}), w.ownedOn("east"))
+}
+
+func TestKilledWhileRaisingReachable(t *testing.T) {
+	t.Parallel()
+	everywhere(t, calm, func(w *world) error { _, err := w.raiseReachable(); return err })
+}
+
+// P6: a broker that the cluster holds for live and that is silent may let anybody write.
+func TestP06_AHalfDeadSourceIsNotFenced(t *testing.T) {
+	t.Parallel()
+	w := calm(t)
+	w.east.ControlKey(int16(kmsg.DescribeACLs), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		w.east.KeepControl()
+		if w.east.CurrentNode() != 1 || req.(*kmsg.DescribeACLsRequest).PermissionType != kmsg.ACLPermissionTypeDeny {
+			return nil, nil, false
+		}
+		return nil, nil, true
+	})
+	out, err := w.raiseReachable()
+	require.NoError(t, err)
+	require.False(t, out.Fenced)
+	require.Contains(t, out.Text, "not fenced as a whole")
+}
+
+func TestP05_NoReachableFenceWhileACLSyncIsOn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, err := w.raiseReachable()
+	require.Equal(t, TypeConflict, typeOf(err))
+	require.Empty(t, w.denies("east"))
+}
+
+// Everything that stands on the target works without the source, and takes no longer than a knock at it.
+func TestP20_ADeadSourceHoldsUpNothing(t *testing.T) {
+	t.Parallel()
+	w := calm(t)
+	w.east.Close()
+	in := SyncsInput{Guard: w.guard(), Route: w.route()}
+	in.Route.SourceLost = true
+	began := time.Now()
+	_, err := run[SyncsResult](w, (*Syncs)(nil).Suspend, in)
+	require.NoError(t, err)
+	require.Less(t, time.Since(began), WriteDeadline)
+	_, err = run[SyncsResult](w, (*Syncs)(nil).Restore, in)
+	require.NoError(t, err)
+	var kept SuspendedSyncs
+	require.NoError(t, records{to: w.as("west", admin).Records(MarksTopic)}.get(context.Background(), syncsKey("east-west", w.guard().Run.ID()), &kept))
+}
+
+func TestSilenceIsRemembered(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.lose("east")
+	o := w.outside()
+	o.Silence = NewSilence()
+	_, yes := gone(o.openLost(context.Background(), w.route().From, false))
+	require.True(t, yes)
+	w.find()
+	why, yes := gone(o.openLost(context.Background(), w.route().From, false))
+	require.True(t, yes, "it was silent a moment ago")
+	require.ErrorIs(t, why, fault.ErrUnreachable)
+	_, yes = gone(o.openLost(context.Background(), w.route().From, true))
+	require.False(t, yes, "whoever wants it itself asks again")
+	_, yes = gone(o.openLost(context.Background(), w.route().From, false))
+	require.False(t, yes, "and then everybody knows that it is back")
+}
+
+// A Kafka that did not answer refuses everything at once, in a sentence that says so.
+func TestLostRefusesEverything(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	var l Kafka = lost{"east", errDown}
+	_, err := l.Ends(ctx, nil)
+	require.ErrorIs(t, err, fault.ErrUnreachable)
+	require.ErrorContains(t, err, "east does not answer, and the run goes on without it")
+	require.True(t, sourceFailed(err))
+	require.True(t, sourceFailed(wrap("own", l.CreateACLs(ctx, nil))))
+	require.False(t, sourceFailed(errDown))
+	require.True(t, sourceFailed(l.Records(MarksTopic).Put(ctx, nil)))
+}
+
+func (w *world) stopReachable(clients []runbooks.Client, until time.Time) (StopReachableResult, error) {
+	return run[StopReachableResult](w, (*Clients)(nil).StopReachable, ClientsInput{Guard: w.guard(), Clients: clients, Deadline: until})
+}
+
+func TestP22_WhoCannotBeReachedIsUnknown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	clients := append(w.runbook().Clients, runbooks.Client{Name: stubborn, Role: runbooks.RoleProducer})
+	out, err := w.stopReachable(clients, time.Now().Add(300*time.Millisecond))
+	require.NoError(t, err, "nobody waits for a client of a region that burns")
+	require.Len(t, out.Clients, 2)
+	require.Equal(t, []replication.Outcome{{Name: stubborn + "/1", Status: replication.Unclear, Reason: "vanished without saying stopped"}}, out.Unknown)
+
+	out, err = w.stopReachable(w.runbook().Clients, soon())
+	require.NoError(t, err)
+	require.Empty(t, out.Unknown)
+
+	w.entries["consul.west"].down = errDown
+	_, err = w.stopReachable(clients, time.Now().Add(300*time.Millisecond))
+	require.Equal(t, TypeNotReady, typeOf(err), "without discovery there is no switch")
+}
