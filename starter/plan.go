@@ -21,9 +21,9 @@ func (c *cli) plan() *cobra.Command {
 		Long:    "Say what a run would do, step by step, and what stands in its way. Nothing is changed.",
 		Example: "  switchback plan planned orders --to west",
 		Args:    unknownCommand,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return misused(cmd, "say what to plan: planned") },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return misused(cmd, "say what to plan: planned or unplanned") },
 	}
-	plan.AddCommand(c.planPlanned())
+	plan.AddCommand(c.planPlanned(), c.planUnplanned())
 	return plan
 }
 
@@ -94,18 +94,34 @@ func (c *cli) showPlan(p workflows.Plan, all bool) {
 	fmt.Fprintf(c.stdout, "Planned failover of %s from %s to %s, epoch %d to %d (runbook sha256 %.12s)\n", p.Runbook, p.From, p.To, p.Epoch, p.NextEpoch, p.SHA256)
 	fmt.Fprintf(c.stdout, "%s, %s, %s; objectives: %s\n\n",
 		counted(p.Preflight.Topics, "topic"), counted(p.Preflight.Partitions, "partition"), counted(p.Preflight.Groups, "group"), p.Objectives)
+	c.showSteps(p.Steps)
+	c.showFindings(p.Preflight.Findings, all)
+	switch {
+	case p.HeldBy != nil:
+		fmt.Fprintf(c.stdout, "\nIt could not go now: the runbook is held by %s since %s.\n", p.HeldBy.Run.ID(), p.HeldBy.Since.Format(time.RFC3339))
+	case p.Problems > 0:
+		fmt.Fprintf(c.stdout, "\nIt could not go now: %s. Nothing was changed.\n", counted(p.Problems, "problem"))
+	default:
+		fmt.Fprintf(c.stdout, "\nIt could go now. Nothing was changed. Start it:\n  switchback start planned %s --to %s --reason \"...\"\n", p.Runbook, p.To)
+	}
+}
+
+func (c *cli) showSteps(steps []workflows.PlannedStep) {
 	t := table.NewWriter()
 	t.SetOutputMirror(c.stdout)
 	t.SetStyle(table.StyleLight)
 	t.AppendHeader(table.Row{"", "step", "budget", "would"})
 	t.SetColumnConfigs([]table.ColumnConfig{{Number: 4, WidthMax: 100, WidthMaxEnforcer: text.WrapSoft}})
-	for i, s := range p.Steps {
+	for i, s := range steps {
 		t.AppendRow(table.Row{i + 1, s.Step, time.Duration(s.BudgetSeconds * float64(time.Second)).Round(time.Second), s.Would})
 	}
 	t.Render()
+}
+
+func (c *cli) showFindings(findings []activities.Finding, all bool) {
 	well := 0
-	for _, f := range p.Preflight.Findings {
-		if f.Level == "ok" && !all {
+	for _, f := range findings {
+		if f.Level == activities.LevelOK && !all {
 			well++
 			continue
 		}
@@ -120,14 +136,6 @@ func (c *cli) showPlan(p workflows.Plan, all bool) {
 	}
 	if well > 0 {
 		fmt.Fprintf(c.stdout, "ok       %s (--all shows them)\n", counted(well, "check"))
-	}
-	switch {
-	case p.HeldBy != nil:
-		fmt.Fprintf(c.stdout, "\nIt could not go now: the runbook is held by %s since %s.\n", p.HeldBy.Run.ID(), p.HeldBy.Since.Format(time.RFC3339))
-	case p.Problems > 0:
-		fmt.Fprintf(c.stdout, "\nIt could not go now: %s. Nothing was changed.\n", counted(p.Problems, "problem"))
-	default:
-		fmt.Fprintf(c.stdout, "\nIt could go now. Nothing was changed. Start it:\n  switchback start planned %s --to %s --reason \"...\"\n", p.Runbook, p.To)
 	}
 }
 
