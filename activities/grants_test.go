@@ -193,3 +193,14 @@ func TestGrantCommands(t *testing.T) {
 		begin + "User:checkout --operation Describe --resource-pattern-type prefixed --transactional-id checkout-",
 	}, GrantCommands([]string{"b1:9092", "b2:9092"}, acls))
 }
+
+func TestPreflightNamesTheCommandsThatCreateWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.without("west", allow(checkout, "TOPIC", "LITERAL", "orders", "WRITE")...)
+	out := w.preflight(func(*PreflightInput) {})
+	i := slices.IndexFunc(out.Findings, func(f Finding) bool { return f.Check == "client grants" })
+	require.NotEqual(t, -1, i, "%+v", out.Findings)
+	require.Contains(t, out.Findings[i].Do, "switchback plan planned orders --to west --fix-grants")
+	require.Contains(t, out.Findings[i].Do, "--add --allow-principal User:checkout --operation Write --topic orders")
+}
