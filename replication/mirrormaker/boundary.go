@@ -96,8 +96,8 @@ func (c Comparer) Boundaries(ctx context.Context, stored []Sealed) ([]Boundary, 
 	return out, nil
 }
 
-// boundaryTasks look back from the seal, as far as the limit allows from the first: a part that was written once more
-// hides what was written before it.
+// boundaryTasks look back from the seal. While the source has records that were not found they go on to do so, as far as
+// the limit allows: a part that was written once more hides what was written before it.
 func (c Comparer) boundaryTasks(pairs []pair, by map[replication.Partition]Sealed) []*task {
 	tasks := make([]*task, 0, len(pairs))
 	for _, p := range pairs {
@@ -109,7 +109,7 @@ func (c Comparer) boundaryTasks(pairs []pair, by map[replication.Partition]Seale
 		if s.Offset >= 0 {
 			low = min(max(s.Offset, p.from.start), p.from.end)
 		}
-		tasks = append(tasks, &task{pair: p, low: low, margin: max(margin, c.limit()/2), limit: c.limit() * 2})
+		tasks = append(tasks, &task{pair: p, low: low, margin: margin, limit: c.limit()})
 	}
 	return tasks
 }

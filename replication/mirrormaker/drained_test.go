@@ -219,6 +219,18 @@ func TestP18_AReplayedPartHidesNothing(t *testing.T) {
 		require.NoError(t, err)
 		require.EqualValues(t, 100, out[0].Reached)
 	}
+	// However long the part is.
+	long := grow(rand.New(rand.NewPCG(1, 1)), habits{records: 4000})
+	list = append([]*kgo.Record(nil), long.target[:3001]...)
+	for i := 500; i <= 2990; i++ {
+		r := *long.source[i]
+		r.Offset = int64(len(list))
+		list = append(list, &r)
+	}
+	long.to.set(w.on, 0, int64(len(list)), list)
+	got, err = long.boundary(t, long.comparer(0), 2980)
+	require.NoError(t, err)
+	require.EqualValues(t, 3000, got.Reached)
 	// P17: what Connect stored is no upper bound either.
 	got, err = w.boundary(t, w.comparer(0), 110)
 	require.NoError(t, err)

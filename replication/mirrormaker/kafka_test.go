@@ -16,7 +16,10 @@ import (
 	"switchback/replication/kafka"
 )
 
-var _ Logs = (*kafka.Cluster)(nil)
+var (
+	_ Logs    = (*kafka.Cluster)(nil)
+	_ Records = Comparer{}
+)
 
 func soon(t testing.TB) context.Context {
 	t.Helper()
@@ -155,33 +158,6 @@ func TestOnBrokers(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, w.source[len(w.source)-1].Offset, b[0].Reached)
 	}
-}
-
-// The target's brokers stamp records: the times differ, and only an offset sync tells where to begin.
-func TestP33_UnderLogAppendTimeTimesAreNotCompared(t *testing.T) {
-	n := Names{Source: "east", Target: "west", Policy: PolicyIdentity, Syncs: SyncsOnTarget}
-	from := newBroker(t, "east", kfake.SeedTopics(1, "orders"))
-	to := newBroker(t, "west", kfake.SeedTopics(1, n.OffsetSyncs()))
-	require.NoError(t, to.cluster.CreateTopic(soon(t), replication.NewTopic{Name: "orders", Partitions: 1, Configs: map[string]string{"message.timestamp.type": "LogAppendTime"}}))
-	for i := range 300 {
-		write(t, from.client, &kgo.Record{Topic: "orders", Value: fmt.Appendf(nil, "v%d", i%100), Timestamp: time.UnixMilli(int64(i))})
-	}
-	on := replication.Partition{Topic: "orders"}
-	copyAll(t, from, to, n, on, nil)
-	c := Comparer{From: from.cluster, To: to.cluster, Names: n, Committed: true}
-	for _, got := range translate(t, c, on, 0, 40, 150, 299, 300) {
-		require.Equal(t, replication.ProofExact, got.Proof, "position %d", got.Source)
-		require.Equal(t, got.Source, got.Target)
-	}
-	// Two hundred records are behind by twice the length of the pattern that repeats.
-	for i := range 200 {
-		write(t, from.client, &kgo.Record{Topic: "orders", Value: fmt.Appendf(nil, "v%d", i%100)})
-	}
-	ends, err := from.cluster.Ends(soon(t), []string{"orders"})
-	require.NoError(t, err)
-	outcomes, err := c.Drained(soon(t), ends)
-	require.NoError(t, err)
-	require.NotEqual(t, replication.OK, outcomes[0].Status)
 }
 
 func TestReadCheckpoints(t *testing.T) {

@@ -220,6 +220,50 @@ func TestP33_Table(t *testing.T) {
 	}
 }
 
+// The target's brokers stamp records: the times differ, and only an offset sync, or the beginning of both logs, tells
+// where to begin. A pattern that repeats looks the same one turn later.
+func TestP33_UnderLogAppendTimeTimesAreNotCompared(t *testing.T) {
+	turn := func(on *memory, start, n int64, attrs kgo.RecordAttrs) {
+		var log []*kgo.Record
+		for o := start; o < n; o++ {
+			log = append(log, &kgo.Record{Offset: o, Value: fmt.Appendf(nil, "v%d", o%300), Timestamp: time.UnixMilli(o), Attrs: attrs})
+		}
+		on.set(part0, start, n, log)
+	}
+	w := &world{from: newMemory(), to: newMemory(), on: part0}
+	turn(w.from, 50, 700, kgo.RecordAttrs{})
+	turn(w.to, 40, 400, stampedByBroker)
+	require.NotEqual(t, replication.OK, w.drained(t, w.comparer(0)).Status, "one turn behind")
+	require.NotEqual(t, replication.ProofExact, translate(t, w.comparer(0), part0, 700)[0].Proof)
+
+	turn(w.to, 40, 700, stampedByBroker)
+	require.NotEqual(t, replication.OK, w.drained(t, w.comparer(0)).Status, "nothing says which turn it is")
+	key, value := EncodeSync(Sync{part0, 650, 650})
+	w.to.set(replication.Partition{Topic: names.OffsetSyncs()}, 0, 1, []*kgo.Record{{Key: key, Value: value}})
+	require.Equal(t, replication.OK, w.drained(t, w.comparer(0)).Status)
+	for _, got := range translate(t, w.comparer(0), part0, 60, 400, 690, 700) {
+		require.Equal(t, replication.ProofExact, got.Proof, "position %d", got.Source)
+		require.Equal(t, got.Source, got.Target)
+	}
+}
+
+// The part that was written once more fills what is looked at first, and ends before what it repeats does.
+func TestP33_AReplayedPartHidesNothing(t *testing.T) {
+	for again := int64(60); again < 140; again++ {
+		w := grow(rand.New(rand.NewPCG(1, 1)), habits{records: 201})
+		for o := 198 - again; o < 198; o++ {
+			r := *w.source[o]
+			r.Offset = int64(len(w.target))
+			w.target, w.truth = append(w.target, &r), append(w.truth, o)
+		}
+		w.to.set(w.on, 0, int64(len(w.target)), w.target)
+		for _, got := range translate(t, w.comparer(0), w.on, 198, 199, 200, 201) {
+			w.judge(t, got, fmt.Sprintf("%d records again", again))
+		}
+		require.EqualValues(t, 198, translate(t, w.comparer(0), w.on, 198)[0].Target)
+	}
+}
+
 // Only the record itself makes a sync an anchor: one that lies changes nothing.
 func TestP33_SyncsThatLieAreNoAnchors(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 3))
