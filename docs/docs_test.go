@@ -288,13 +288,20 @@ func TestTheSmallestRunbookIsRight(t *testing.T) {
 }
 
 func TestStepsAreListedInTheirOrder(t *testing.T) {
-	var rows []string
-	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\| [^|]+ \\| [^|]*\\|$").FindAllStringSubmatch(pages(t)["how-it-works.md"], -1) {
-		if slices.Contains(runbooks.PlannedFailoverSteps, row[1]) {
+	text := pages(t)["how-it-works.md"]
+	for heading, want := range map[string][]string{
+		"## The fifteen steps\n":                              runbooks.PlannedFailoverSteps,
+		"## The thirteen steps of an unplanned failover\n": runbooks.UnplannedFailoverSteps,
+	} {
+		_, part, found := strings.Cut(text, heading)
+		require.True(t, found, heading)
+		part, _, _ = strings.Cut(part, "\n## ")
+		var rows []string
+		for _, row := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\| [^|]+ \\| [^|]*\\|$").FindAllStringSubmatch(part, -1) {
 			rows = append(rows, row[1])
 		}
+		require.Equal(t, want, rows, heading)
 	}
-	require.Equal(t, runbooks.PlannedFailoverSteps, rows)
 }
 
 // TestRulesHaveTests: a rule that the page gives a number can be found under it.
