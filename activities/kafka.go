@@ -21,9 +21,9 @@ type Clusters interface {
 	Open(ctx context.Context, site Site) (Kafka, error)
 	// OpenAs logs in with a client's own credentials, from the Vault path given.
 	OpenAs(ctx context.Context, site Site, vaultPath string) (Kafka, error)
-	// Probe logs in with the credentials at the Vault path given and finds out whether ACLs hold that login, by topics that
-	// are there for it; they are made first if asked for. acls are those of the cluster.
-	Probe(ctx context.Context, site Site, vaultPath string, acls []replication.ACL, mayMake bool) (principal string, p replication.Probe, err error)
+	// SuperUser logs in with the credentials at the Vault path given and finds out whether ACLs hold that login, by a topic
+	// that is there for it and is made first if mayMake. principal is who it logs in as.
+	SuperUser(ctx context.Context, site Site, vaultPath string, mayMake bool) (principal string, super bool, err error)
 }
 
 // Kafka is one cluster. Every method asks the live brokers, obeys its context and returns errors of package fault.

@@ -39,7 +39,7 @@ func sealHolds(clusters Clusters) func(context.Context, *survey) error {
 			{"data", mm.Principals.Data, mm.Principals.Credentials.Data.Vault},
 			{"admin", mm.Principals.Admin, mm.Principals.Credentials.Admin.Vault},
 		} {
-			who, probe, err := clusters.Probe(ctx, s.in.Route.To, p.path, s.acls[s.in.Route.To.Name], !s.in.DryRun)
+			who, super, err := clusters.SuperUser(ctx, s.in.Route.To, p.path, !s.in.DryRun)
 			switch {
 			case err != nil:
 				proven = false
@@ -47,7 +47,7 @@ func sealHolds(clusters Clusters) func(context.Context, *survey) error {
 			case who != p.principal:
 				proven = false
 				s.problem(check, fmt.Sprintf("the secret at %s logs in as %s, the runbook says that the mirror's %s principal is %s", p.path, who, p.role, p.principal), "correct principals of the link, or the secret")
-			case probe.SuperUser:
+			case super:
 				proven = false
 				s.warn(check, fmt.Sprintf("%s (%s) is a super user of %s, whom no ACL holds: no seal is possible, and %s", p.principal, p.role, s.in.Route.To.Name, waits), "give the mirror a principal with ACLs of its own")
 			}

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"switchback/replication"
+	"switchback/runbooks"
 )
 
 func (w *world) preflight(change ...func(*PreflightInput)) PreflightResult {
@@ -211,4 +212,30 @@ func TestFindingsFitAHistory(t *testing.T) {
 	require.Len(t, short, maxFindings+1)
 	require.Equal(t, LevelProblem, short[maxFindings].Level)
 	require.False(t, slices.ContainsFunc(short, func(f Finding) bool { return f.Level == LevelOK }))
+}
+
+func TestP10_TheSealIsProvenBeforehand(t *testing.T) {
+	t.Parallel()
+	credentials := &runbooks.PrincipalCredentials{Data: runbooks.SecretRef{Vault: "kafka/west/" + checkout}, Admin: runbooks.SecretRef{Vault: "kafka/west/" + checkout}}
+	for name, tc := range map[string]struct {
+		mirror       runbooks.Principals
+		proven       bool
+		level, means string
+	}{
+		"nobody can ask":        {mirror: runbooks.Principals{Data: "User:" + checkout, Admin: "User:" + checkout}, level: LevelWarning, means: "the seal is not trusted alone"},
+		"held by ACLs":          {mirror: runbooks.Principals{Data: "User:" + checkout, Admin: "User:" + checkout, Credentials: credentials}, proven: true, level: LevelOK, means: "can be sealed at once"},
+		"somebody else's login": {mirror: runbooks.Principals{Data: "User:mm2", Admin: "User:" + checkout, Credentials: credentials}, level: LevelProblem, means: "the runbook says that the mirror's data principal is User:mm2"},
+		"a super user": {mirror: runbooks.Principals{Data: "User:" + admin, Admin: "User:" + checkout, Credentials: &runbooks.PrincipalCredentials{
+			Data: runbooks.SecretRef{Vault: "kafka/west/" + admin}, Admin: credentials.Admin}}, level: LevelWarning, means: "whom no ACL holds: no seal is possible"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			out := w.preflight(func(in *PreflightInput) {
+				in.Route.Link = runbooks.Link{From: "east", To: "west", MirrorMaker: &runbooks.MirrorMaker{Principals: tc.mirror}}
+			})
+			require.Equal(t, tc.proven, out.SealProven)
+			require.Contains(t, found(out, "seal", tc.level), tc.means)
+		})
+	}
 }

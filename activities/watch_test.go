@@ -297,7 +297,9 @@ func (b *big) Identity(context.Context) (replication.Identity, error) {
 func (b *big) Topics(context.Context, func(string) bool) ([]replication.Topic, error) {
 	return append([]replication.Topic{}, b.topics...), nil
 }
-func (b *big) Groups(context.Context, func(string) bool) ([]replication.Group, error) { return nil, nil }
+func (b *big) Groups(context.Context, func(string) bool) ([]replication.Group, error) {
+	return nil, nil
+}
 func (b *big) Ends(context.Context, []string) ([]replication.Ends, error) {
 	for i := range b.ends {
 		b.ends[i].HighWatermark += 100
@@ -343,6 +345,6 @@ func (p pair) Open(_ context.Context, s Site) (Kafka, error) {
 	return p.west, nil
 }
 func (p pair) OpenAs(ctx context.Context, s Site, _ string) (Kafka, error) { return p.Open(ctx, s) }
-func (p pair) Probe(context.Context, Site, string, []replication.ACL, bool) (string, replication.Probe, error) {
-	return "", replication.Probe{}, errDown
+func (p pair) SuperUser(context.Context, Site, string, bool) (string, bool, error) {
+	return "", false, errDown
 }

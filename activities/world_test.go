@@ -377,20 +377,20 @@ func (w *world) OpenAs(_ context.Context, site Site, path string) (Kafka, error)
 	return &tapped{Cluster: c, w: w, site: site.Name, as: user, close: c.Close}, nil
 }
 
-func (w *world) Probe(ctx context.Context, site Site, path string, acls []replication.ACL, mayMake bool) (string, replication.Probe, error) {
+func (w *world) SuperUser(ctx context.Context, site Site, path string, mayMake bool) (string, bool, error) {
 	mine := w.as(site.Name, admin)
 	as, err := w.OpenAs(ctx, site, path)
 	if err != nil {
-		return "", replication.Probe{}, err
+		return "", false, err
 	}
 	defer as.Close()
 	if mayMake {
-		if err := mine.EnsureProbes(ctx); err != nil {
-			return "", replication.Probe{}, err
+		if err := mine.EnsureProbe(ctx); err != nil {
+			return "", false, err
 		}
 	}
-	probe, err := mine.Probe(ctx, as.(*tapped).Cluster, acls)
-	return as.Principal(), probe, err
+	super, err := mine.SuperUser(ctx, as.(*tapped).Cluster)
+	return as.Principal(), super, err
 }
 
 // Copy is Vault's.

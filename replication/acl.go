@@ -86,12 +86,6 @@ func Allowed(acls []ACL, r Request) bool {
 	return false
 }
 
-// AllowedOpen is Allowed on a cluster where allow.everyone.if.no.acl.found is true: a resource that no entry matches is
-// open to everybody, and the first entry that does closes it to all others (P12).
-func AllowedOpen(acls []ACL, r Request) bool {
-	return !Named(acls, r.ResourceType, r.Name) || Allowed(acls, r)
-}
-
 // Named says whether any entry matches the resource, whoever it is for.
 func Named(acls []ACL, resourceType, name string) bool {
 	for _, a := range acls {

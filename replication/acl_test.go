@@ -15,34 +15,32 @@ func TestAuthorization(t *testing.T) {
 		acls            []ACL
 		request         Request
 		allowed, denied bool
-		open            bool // on a cluster with allow.everyone.if.no.acl.found
 	}{
-		"nothing":                      {nil, checkout("READ"), false, false, true},
-		"other topic":                  {[]ACL{acl(Allow, "READ", "LITERAL", "orders", Everybody, "*")}, checkout("READ"), false, false, true},
-		"literal":                      {[]ACL{acl(Allow, "READ", "LITERAL", "orders.eu", "User:checkout", "*")}, checkout("READ"), true, false, true},
-		"prefixed":                     {[]ACL{acl(Allow, "READ", "PREFIXED", "orders.", "User:checkout", "*")}, checkout("READ"), true, false, true},
-		"prefix is no literal":         {[]ACL{acl(Allow, "READ", "LITERAL", "orders.", "User:checkout", "*")}, checkout("READ"), false, false, true},
-		"wildcard topic":               {[]ACL{acl(Allow, "READ", "LITERAL", "*", "User:checkout", "*")}, checkout("READ"), true, false, true},
-		"everybody":                    {[]ACL{acl(Allow, "READ", "LITERAL", "*", Everybody, "*")}, checkout("READ"), true, false, true},
-		"somebody else closes":         {[]ACL{acl(Allow, "READ", "LITERAL", "orders.eu", "User:other", "*")}, checkout("READ"), false, false, false},
-		"host":                         {[]ACL{acl(Allow, "READ", "LITERAL", "orders.eu", "User:checkout", "10.0.0.1")}, checkout("READ"), true, false, true},
-		"other host":                   {[]ACL{acl(Allow, "READ", "LITERAL", "orders.eu", "User:checkout", "10.0.0.2")}, checkout("READ"), false, false, false},
-		"all":                          {[]ACL{acl(Allow, "ALL", "LITERAL", "orders.eu", "User:checkout", "*")}, checkout("ALTER_CONFIGS"), true, false, true},
-		"write implies describe":       {[]ACL{acl(Allow, "WRITE", "LITERAL", "orders.eu", "User:checkout", "*")}, checkout("DESCRIBE"), true, false, true},
-		"alter configs implies":        {[]ACL{acl(Allow, "ALTER_CONFIGS", "LITERAL", "orders.eu", "User:checkout", "*")}, checkout("DESCRIBE_CONFIGS"), true, false, true},
-		"write does not imply read":    {[]ACL{acl(Allow, "WRITE", "LITERAL", "orders.eu", "User:checkout", "*")}, checkout("READ"), false, false, false},
-		"deny wins":                    {[]ACL{acl(Allow, "ALL", "LITERAL", "orders.eu", "User:checkout", "*"), acl(Deny, "WRITE", "PREFIXED", "o", Everybody, "*")}, checkout("WRITE"), false, true, false},
-		"deny all":                     {[]ACL{acl(Allow, "ALL", "LITERAL", "orders.eu", "User:checkout", "*"), acl(Deny, "ALL", "LITERAL", "*", Everybody, "*")}, checkout("DESCRIBE"), false, true, false},
-		"deny write leaves describe":   {[]ACL{acl(Allow, "ALL", "LITERAL", "orders.eu", "User:checkout", "*"), acl(Deny, "WRITE", "LITERAL", "orders.eu", Everybody, "*")}, checkout("DESCRIBE"), true, false, true},
-		"deny elsewhere":               {[]ACL{acl(Allow, "ALL", "LITERAL", "orders.eu", "User:checkout", "*"), acl(Deny, "WRITE", "LITERAL", "orders.eu", Everybody, "10.9.9.9")}, checkout("WRITE"), true, false, true},
-		"a group is not a topic":       {[]ACL{{ResourceGroup, "LITERAL", "orders.eu", Everybody, "*", "READ", Allow}}, checkout("READ"), false, false, true},
-		"a pattern nobody knows":       {[]ACL{acl(Allow, "READ", "REGEX", "orders.*", Everybody, "*")}, checkout("READ"), false, false, true},
-		"the fence denies every write": {append(TopicFence([]string{"orders.eu"}), acl(Allow, "ALL", "LITERAL", "*", Everybody, "*")), checkout("WRITE"), false, true, false},
+		"nothing":                      {nil, checkout("READ"), false, false},
+		"other topic":                  {[]ACL{acl(Allow, "READ", "LITERAL", "orders", Everybody, "*")}, checkout("READ"), false, false},
+		"literal":                      {[]ACL{acl(Allow, "READ", "LITERAL", "orders.eu", "User:checkout", "*")}, checkout("READ"), true, false},
+		"prefixed":                     {[]ACL{acl(Allow, "READ", "PREFIXED", "orders.", "User:checkout", "*")}, checkout("READ"), true, false},
+		"prefix is no literal":         {[]ACL{acl(Allow, "READ", "LITERAL", "orders.", "User:checkout", "*")}, checkout("READ"), false, false},
+		"wildcard topic":               {[]ACL{acl(Allow, "READ", "LITERAL", "*", "User:checkout", "*")}, checkout("READ"), true, false},
+		"everybody":                    {[]ACL{acl(Allow, "READ", "LITERAL", "*", Everybody, "*")}, checkout("READ"), true, false},
+		"somebody else closes":         {[]ACL{acl(Allow, "READ", "LITERAL", "orders.eu", "User:other", "*")}, checkout("READ"), false, false},
+		"host":                         {[]ACL{acl(Allow, "READ", "LITERAL", "orders.eu", "User:checkout", "10.0.0.1")}, checkout("READ"), true, false},
+		"other host":                   {[]ACL{acl(Allow, "READ", "LITERAL", "orders.eu", "User:checkout", "10.0.0.2")}, checkout("READ"), false, false},
+		"all":                          {[]ACL{acl(Allow, "ALL", "LITERAL", "orders.eu", "User:checkout", "*")}, checkout("ALTER_CONFIGS"), true, false},
+		"write implies describe":       {[]ACL{acl(Allow, "WRITE", "LITERAL", "orders.eu", "User:checkout", "*")}, checkout("DESCRIBE"), true, false},
+		"alter configs implies":        {[]ACL{acl(Allow, "ALTER_CONFIGS", "LITERAL", "orders.eu", "User:checkout", "*")}, checkout("DESCRIBE_CONFIGS"), true, false},
+		"write does not imply read":    {[]ACL{acl(Allow, "WRITE", "LITERAL", "orders.eu", "User:checkout", "*")}, checkout("READ"), false, false},
+		"deny wins":                    {[]ACL{acl(Allow, "ALL", "LITERAL", "orders.eu", "User:checkout", "*"), acl(Deny, "WRITE", "PREFIXED", "o", Everybody, "*")}, checkout("WRITE"), false, true},
+		"deny all":                     {[]ACL{acl(Allow, "ALL", "LITERAL", "orders.eu", "User:checkout", "*"), acl(Deny, "ALL", "LITERAL", "*", Everybody, "*")}, checkout("DESCRIBE"), false, true},
+		"deny write leaves describe":   {[]ACL{acl(Allow, "ALL", "LITERAL", "orders.eu", "User:checkout", "*"), acl(Deny, "WRITE", "LITERAL", "orders.eu", Everybody, "*")}, checkout("DESCRIBE"), true, false},
+		"deny elsewhere":               {[]ACL{acl(Allow, "ALL", "LITERAL", "orders.eu", "User:checkout", "*"), acl(Deny, "WRITE", "LITERAL", "orders.eu", Everybody, "10.9.9.9")}, checkout("WRITE"), true, false},
+		"a group is not a topic":       {[]ACL{{ResourceGroup, "LITERAL", "orders.eu", Everybody, "*", "READ", Allow}}, checkout("READ"), false, false},
+		"a pattern nobody knows":       {[]ACL{acl(Allow, "READ", "REGEX", "orders.*", Everybody, "*")}, checkout("READ"), false, false},
+		"the fence denies every write": {append(TopicFence([]string{"orders.eu"}), acl(Allow, "ALL", "LITERAL", "*", Everybody, "*")), checkout("WRITE"), false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.Equal(t, tc.allowed, Allowed(tc.acls, tc.request))
 			require.Equal(t, tc.denied, Denies(tc.acls, tc.request))
-			require.Equal(t, tc.open, AllowedOpen(tc.acls, tc.request))
 		})
 	}
 }
@@ -51,13 +49,6 @@ func TestFences(t *testing.T) {
 	require.Equal(t, []ACL{{"TOPIC", "LITERAL", "a", "User:*", "*", "WRITE", "DENY"}}, TopicFence([]string{"a"}))
 	require.Equal(t, []ACL{{"GROUP", "LITERAL", "g", "User:*", "*", "READ", "DENY"}}, GroupFence([]string{"g"}))
 	require.Empty(t, TopicFence(nil))
-}
-
-// P12: the first ACL on a topic of an open cluster closes it to everybody else, the fence included.
-func TestP12_OurFirstACLClosesATopic(t *testing.T) {
-	reader := Request{"User:mirror", "", ResourceTopic, "orders", OpRead}
-	require.True(t, AllowedOpen(nil, reader))
-	require.False(t, AllowedOpen(TopicFence([]string{"orders"}), reader))
 }
 
 // P4: what stood before is never ours; what an attempt before a crash made stays ours.

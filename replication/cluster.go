@@ -134,13 +134,6 @@ type Grants struct {
 	Cluster []string            `json:"cluster"`
 }
 
-// Probe is what a login found out about its own standing (P10, P12). At most one of the two is known to be true:
-// a super user sees everything, whatever the cluster does about topics without ACLs.
-type Probe struct {
-	SuperUser bool `json:"superUser"` // a DENY for everybody does not hold it
-	Open      bool `json:"open"`      // a topic that no ACL names is open to everybody: allow.everyone.if.no.acl.found
-}
-
 // Canary is one record that went through a topic.
 type Canary struct {
 	Offset    int64         `json:"offset"`

@@ -74,24 +74,25 @@ func (c clusters) OpenAs(ctx context.Context, site activities.Site, vaultPath st
 	return &cluster{Cluster: conn, principal: principal, done: sync.OnceFunc(conn.Close)}, nil
 }
 
-func (c clusters) Probe(ctx context.Context, site activities.Site, vaultPath string, acls []replication.ACL, mayMake bool) (string, replication.Probe, error) {
+// SuperUser asks with a connection of its own on either side, like OpenAs.
+func (c clusters) SuperUser(ctx context.Context, site activities.Site, vaultPath string, mayMake bool) (string, bool, error) {
 	mine, _, err := c.connect(ctx, site, site.Cluster.Credentials.Vault)
 	if err != nil {
-		return "", replication.Probe{}, err
+		return "", false, err
 	}
 	defer mine.Close()
 	theirs, principal, err := c.connect(ctx, site, vaultPath)
 	if err != nil {
-		return "", replication.Probe{}, err
+		return "", false, err
 	}
 	defer theirs.Close()
 	if mayMake {
-		if err := mine.EnsureProbes(ctx); err != nil {
-			return principal, replication.Probe{}, err
+		if err := mine.EnsureProbe(ctx); err != nil {
+			return principal, false, err
 		}
 	}
-	probe, err := mine.Probe(ctx, theirs, acls)
-	return principal, probe, err
+	super, err := mine.SuperUser(ctx, theirs)
+	return principal, super, err
 }
 
 func (c clusters) connect(ctx context.Context, site activities.Site, vaultPath string) (*kafka.Cluster, string, error) {

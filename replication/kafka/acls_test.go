@@ -190,47 +190,22 @@ func TestGrantsAgreeWithEvaluation(t *testing.T) {
 	require.Equal(t, []string{"DESCRIBE", "IDEMPOTENT_WRITE"}, g.Cluster)
 }
 
-func TestP12_Probe(t *testing.T) {
+func TestP10_WhoIsHeldByNoACLIsFound(t *testing.T) {
 	f := fake(t)
 	boss := as(t, f, admin)
-	_, err := boss.Probe(short(t), as(t, f, client), nil)
-	require.ErrorIs(t, err, fault.ErrNotFound)
-	require.NoError(t, boss.EnsureProbes(short(t)))
-	require.NoError(t, boss.EnsureProbes(short(t)), "twice is no error")
-	acls, err := boss.ACLs(short(t))
-	require.NoError(t, err)
+	_, err := boss.SuperUser(short(t), as(t, f, client))
+	require.ErrorIs(t, err, fault.ErrNotFound, "nothing is proven without the topic")
+	require.NoError(t, boss.EnsureProbe(short(t)))
+	require.NoError(t, boss.EnsureProbe(short(t)), "twice is no error")
 
-	p, err := boss.Probe(short(t), as(t, f, client), acls)
+	super, err := boss.SuperUser(short(t), as(t, f, client))
 	require.NoError(t, err)
-	require.Equal(t, replication.Probe{}, p, "closed, and no super user")
-	p, err = boss.Probe(short(t), boss, acls)
+	require.False(t, super)
+	super, err = boss.SuperUser(short(t), boss)
 	require.NoError(t, err)
-	require.Equal(t, replication.Probe{SuperUser: true}, p)
+	require.True(t, super)
 
-	// A cluster with allow.everyone.if.no.acl.found shows the first topic to everybody.
-	onNode(f, kmsg.Metadata, -1, func(kreq kmsg.Request) (kmsg.Response, error, bool) {
-		req := kreq.(*kmsg.MetadataRequest)
-		if !req.IncludeTopicAuthorizedOperations {
-			return nil, nil, false
-		}
-		resp := req.ResponseKind().(*kmsg.MetadataResponse)
-		for _, rt := range req.Topics {
-			st := kmsg.NewMetadataResponseTopic()
-			st.Topic = rt.Topic
-			if *rt.Topic == ProbeTopic {
-				st.AuthorizedOperations = 1<<int(kmsg.ACLOperationRead) | 1<<int(kmsg.ACLOperationWrite)
-			} else {
-				st.ErrorCode = kerr.TopicAuthorizationFailed.Code
-			}
-			resp.Topics = append(resp.Topics, st)
-		}
-		return resp, nil, true
-	})
-	p, err = boss.Probe(short(t), as(t, f, client), acls)
-	require.NoError(t, err)
-	require.Equal(t, replication.Probe{Open: true}, p)
-
-	wild := replication.ACL{ResourceType: "TOPIC", Pattern: "LITERAL", Name: "*", Principal: "User:monitor", Host: "*", Operation: "READ", Permission: "ALLOW"}
-	_, err = boss.Probe(short(t), as(t, f, client), append(acls, wild))
-	require.ErrorIs(t, err, fault.ErrInvalid, "a wildcard names the probe topic too: nothing is proven")
+	require.NoError(t, boss.DeleteACLs(short(t), probeDeny))
+	_, err = boss.SuperUser(short(t), as(t, f, client))
+	require.ErrorIs(t, err, fault.ErrNotFound, "nothing is proven without the DENY")
 }

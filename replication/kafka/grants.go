@@ -14,12 +14,9 @@ import (
 	"switchback/replication"
 )
 
-// Topics that nobody uses, for finding out what a login is (P10, P12): no ACL may name the first, and on the second
-// everything is denied to everybody.
-const (
-	ProbeTopic       = "switchback.probe"
-	ProbeDeniedTopic = "switchback.probe.denied"
-)
+// ProbeTopic is one that nobody uses, and on which everything is denied to everybody: whoever sees it all the same is held
+// by no ACL (P10).
+const ProbeTopic = "switchback.probe"
 
 // Grants asks the brokers what this cluster's own login may do: open the cluster as a client and ask. The login itself is
 // proven by it. A topic or group that the login may not even DESCRIBE has an empty list; a topic that does not exist is
@@ -134,38 +131,34 @@ func operations(bits int32) []string {
 	return ops
 }
 
-// EnsureProbes makes the two probe topics and the DENY on the second, once for a cluster. They stay.
-func (c *Cluster) EnsureProbes(ctx context.Context) error {
-	for _, t := range []string{ProbeTopic, ProbeDeniedTopic} {
-		if _, err := c.EnsureTopic(ctx, replication.NewTopic{Name: t, Partitions: 1}); err != nil {
-			return err
-		}
+// EnsureProbe makes the probe topic and its DENY, once for a cluster. They stay.
+func (c *Cluster) EnsureProbe(ctx context.Context) error {
+	if _, err := c.EnsureTopic(ctx, replication.NewTopic{Name: ProbeTopic, Partitions: 1}); err != nil {
+		return err
 	}
-	return c.CreateACLs(ctx, []replication.ACL{{ResourceType: replication.ResourceTopic, Pattern: replication.PatternLiteral,
-		Name: ProbeDeniedTopic, Principal: replication.Everybody, Host: replication.Anywhere, Operation: replication.OpAll, Permission: replication.Deny}})
+	return c.CreateACLs(ctx, probeDeny)
 }
 
-// Probe finds out whether a client's login is a super user, and whether topics without ACLs are open to everybody, by
-// what the client sees of the probe topics (P12). It changes nothing. acls are those of the cluster: where one of them
-// names the first probe topic, a wildcard for instance, the answer cannot be had and is fault.ErrInvalid.
-func (c *Cluster) Probe(ctx context.Context, client *Cluster, acls []replication.ACL) (replication.Probe, error) {
+var probeDeny = []replication.ACL{{ResourceType: replication.ResourceTopic, Pattern: replication.PatternLiteral,
+	Name: ProbeTopic, Principal: replication.Everybody, Host: replication.Anywhere, Operation: replication.OpAll, Permission: replication.Deny}}
+
+// SuperUser finds out whether ACLs hold a client's login, by what it sees of the probe topic: super.users cannot be read.
+// It changes nothing. fault.ErrNotFound while the probe topic, or its DENY, is not there.
+func (c *Cluster) SuperUser(ctx context.Context, client *Cluster) (bool, error) {
 	const doing = "probe the authorizer"
-	if _, err := c.leaders(ctx, []string{ProbeTopic, ProbeDeniedTopic}); err != nil {
-		return replication.Probe{}, fault.Hint(c.fail(doing, err, reading), "the probe topics are made when the runbook is protected")
+	if _, err := c.leaders(ctx, []string{ProbeTopic}); err != nil {
+		return false, fault.Hint(c.fail(doing, err, reading), "a run makes the topic %s in preflight; a dry run does not", ProbeTopic)
 	}
-	seen, err := client.Grants(ctx, []string{ProbeTopic, ProbeDeniedTopic}, nil)
+	acls, err := c.ACLs(ctx)
+	if err != nil {
+		return false, err
+	}
+	if len(replication.Missing(probeDeny, acls)) > 0 {
+		return false, c.fail(doing, fmt.Errorf("%w: %s", fault.ErrNotFound, probeDeny[0]), reading)
+	}
+	seen, err := client.Grants(ctx, []string{ProbeTopic}, nil)
 	if err != nil && !errors.Is(err, fault.ErrNotFound) {
-		return replication.Probe{}, c.fail(doing, err, reading)
+		return false, c.fail(doing, err, reading)
 	}
-	if len(seen.Topics[ProbeDeniedTopic]) > 0 {
-		return replication.Probe{SuperUser: true}, nil
-	}
-	if i := slices.IndexFunc(acls, func(a replication.ACL) bool {
-		return replication.Named([]replication.ACL{a}, replication.ResourceTopic, ProbeTopic)
-	}); i >= 0 {
-		return replication.Probe{}, c.fail(doing, fault.Hint(
-			fmt.Errorf("%w: %s names the probe topic %s, so that nothing can be seen of topics without ACLs", fault.ErrInvalid, acls[i], ProbeTopic),
-			"look up allow.everyone.if.no.acl.found in the brokers' configuration"), reading)
-	}
-	return replication.Probe{Open: len(seen.Topics[ProbeTopic]) > 0}, nil
+	return len(seen.Topics[ProbeTopic]) > 0, nil
 }
