@@ -126,8 +126,9 @@ func (l *Lab) grants(cluster string) []*kadm.ACLBuilder {
 	}
 	literal, prefixed := kmsg.ACLResourcePatternTypeLiteral, kmsg.ACLResourcePatternTypePrefixed
 	all := []*kadm.ACLBuilder{
-		// Switchback reads everything of the workloads and changes ACLs, groups' offsets and its own topics.
-		allow(switchback, kadm.OpRead, kadm.OpDescribe, kadm.OpDescribeConfigs).Topics("*").ResourcePatternType(literal),
+		// Switchback reads everything of the workloads and changes ACLs, groups' offsets and its own topics; after a disaster
+		// it keeps what was stranded from expiring.
+		allow(switchback, kadm.OpRead, kadm.OpDescribe, kadm.OpDescribeConfigs, kadm.OpAlterConfigs).Topics("*").ResourcePatternType(literal),
 		allow(switchback, kadm.OpAll).Topics("switchback.").ResourcePatternType(prefixed),
 		allow(switchback, kadm.OpRead, kadm.OpDescribe).Groups("*").ResourcePatternType(literal),
 		// To end the open transactions of clients that were stopped (P9).
