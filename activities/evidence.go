@@ -3,7 +3,6 @@ package activities
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"switchback/internal/fault"
@@ -180,13 +179,4 @@ func (e *evidence) layDown(topics []string, of func(replication.Partition) *repl
 			k.Rate = e.sample.Rates[p.Topic] / float64(max(1, partitions[p.Topic]))
 		}
 	}
-}
-
-// names of the topics in the order of the evidence.
-func (e evidence) topics() (names []string) {
-	for _, k := range e.known {
-		names = append(names, k.Topic)
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
 }

@@ -105,7 +105,7 @@ type lost struct {
 }
 
 func (l lost) err() error {
-	return ofSource{fmt.Errorf("%s does not answer, and the run goes on without it (%v): %w", l.site, l.why, fault.ErrUnreachable)}
+	return ofSource{fmt.Errorf("%s does not answer, and the run goes on without it (%s): %w", l.site, l.why.Error(), fault.ErrUnreachable)}
 }
 
 // ofSource marks an error of a source that may be lost: never a reason for a run to stop.

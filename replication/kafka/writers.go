@@ -172,7 +172,7 @@ func (c *Cluster) AbortTransactions(ctx context.Context, open []replication.Writ
 	req := kmsg.NewPtrWriteTxnMarkersRequest()
 	for _, w := range open {
 		m := kmsg.NewWriteTxnMarkersRequestMarker()
-		m.ProducerID, m.ProducerEpoch, m.CoordinatorEpoch = w.ProducerID, int16(w.Epoch), w.CoordinatorEpoch
+		m.ProducerID, m.ProducerEpoch, m.CoordinatorEpoch = w.ProducerID, int16(w.Epoch), w.CoordinatorEpoch //nolint:gosec // epochs of producers are 16 bits
 		t := kmsg.NewWriteTxnMarkersRequestMarkerTopic()
 		t.Topic, t.Partitions = w.Topic, []int32{w.Partition.Partition}
 		m.Topics = append(m.Topics, t)
