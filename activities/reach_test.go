@@ -87,9 +87,9 @@ func TestP05_NoReachableFenceWhileACLSyncIsOn(t *testing.T) {
 func TestP20_ADeadSourceHoldsUpNothing(t *testing.T) {
 	t.Parallel()
 	w := calm(t)
-	w.east.Close()
 	in := SyncsInput{Guard: w.guard(), Route: w.route()}
 	in.Route.SourceLost = true
+	w.east.Close()
 	began := time.Now()
 	_, err := run[SyncsResult](w, (*Syncs)(nil).Suspend, in)
 	require.NoError(t, err)
@@ -97,7 +97,7 @@ func TestP20_ADeadSourceHoldsUpNothing(t *testing.T) {
 	_, err = run[SyncsResult](w, (*Syncs)(nil).Restore, in)
 	require.NoError(t, err)
 	var kept SuspendedSyncs
-	require.NoError(t, records{to: w.as("west", admin).Records(MarksTopic)}.get(context.Background(), syncsKey("east-west", w.guard().Run.ID()), &kept))
+	require.NoError(t, records{to: w.as("west", admin).Records(MarksTopic)}.get(context.Background(), syncsKey("east-west", in.Guard.Run.ID()), &kept))
 }
 
 func TestSilenceIsRemembered(t *testing.T) {
