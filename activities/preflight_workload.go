@@ -23,9 +23,12 @@ func linkIsHealthy(_ context.Context, s *survey) error {
 			s.warn("link tasks", fmt.Sprintf("task %s of link %s is in error: %s", t.Name, st.Name, t.Reason), "see to it: what the task syncs is stale")
 		}
 	}
-	if st.Direction != replication.Bidirectional {
+	switch {
+	case s.in.Route.Link.ClusterLinking == nil:
+		s.ok("way back", "over connectors of their own, set to the marks of this run")
+	case st.Direction != replication.Bidirectional:
 		s.warn("way back", fmt.Sprintf("link %s is one-way: there is no way back by truncate-and-restore", st.Name), "failback will delete the old topics and mirror everything back; a bidirectional link avoids that")
-	} else {
+	default:
 		s.ok("way back", "link %s is bidirectional", st.Name)
 	}
 	names := Scope{Topics: s.topics}.TopicNames()

@@ -385,11 +385,11 @@ func (w *world) SuperUser(ctx context.Context, site Site, path string, mayMake b
 	}
 	defer as.Close()
 	if mayMake {
-		if err := mine.EnsureProbe(ctx); err != nil {
+		if err := mine.EnsureProbe(ctx, as.Principal()); err != nil {
 			return "", false, err
 		}
 	}
-	super, err := mine.SuperUser(ctx, as.(*tapped).Cluster)
+	super, err := mine.SuperUser(ctx, as.(*tapped).Cluster, as.Principal())
 	return as.Principal(), super, err
 }
 

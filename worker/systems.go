@@ -87,11 +87,11 @@ func (c clusters) SuperUser(ctx context.Context, site activities.Site, vaultPath
 	}
 	defer theirs.Close()
 	if mayMake {
-		if err := mine.EnsureProbe(ctx); err != nil {
+		if err := mine.EnsureProbe(ctx, principal); err != nil {
 			return principal, false, err
 		}
 	}
-	super, err := mine.SuperUser(ctx, theirs)
+	super, err := mine.SuperUser(ctx, theirs, principal)
 	return principal, super, err
 }
 

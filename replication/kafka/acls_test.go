@@ -193,19 +193,19 @@ func TestGrantsAgreeWithEvaluation(t *testing.T) {
 func TestP10_WhoIsHeldByNoACLIsFound(t *testing.T) {
 	f := fake(t)
 	boss := as(t, f, admin)
-	_, err := boss.SuperUser(short(t), as(t, f, client))
+	held, free := "User:"+client, "User:"+admin
+	_, err := boss.SuperUser(short(t), as(t, f, client), held)
 	require.ErrorIs(t, err, fault.ErrNotFound, "nothing is proven without the topic")
-	require.NoError(t, boss.EnsureProbe(short(t)))
-	require.NoError(t, boss.EnsureProbe(short(t)), "twice is no error")
+	require.NoError(t, boss.EnsureProbe(short(t), held))
+	require.NoError(t, boss.EnsureProbe(short(t), held), "twice is no error")
 
-	super, err := boss.SuperUser(short(t), as(t, f, client))
+	super, err := boss.SuperUser(short(t), as(t, f, client), held)
 	require.NoError(t, err)
 	require.False(t, super)
-	super, err = boss.SuperUser(short(t), boss)
+	_, err = boss.SuperUser(short(t), boss, free)
+	require.ErrorIs(t, err, fault.ErrNotFound, "nothing is proven without the DENY")
+	require.NoError(t, boss.EnsureProbe(short(t), free))
+	super, err = boss.SuperUser(short(t), boss, free)
 	require.NoError(t, err)
 	require.True(t, super)
-
-	require.NoError(t, boss.DeleteACLs(short(t), probeDeny))
-	_, err = boss.SuperUser(short(t), as(t, f, client))
-	require.ErrorIs(t, err, fault.ErrNotFound, "nothing is proven without the DENY")
 }

@@ -14,8 +14,8 @@ import (
 	"switchback/replication"
 )
 
-// ProbeTopic is one that nobody uses, and on which everything is denied to everybody: whoever sees it all the same is held
-// by no ACL (P10).
+// ProbeTopic is one that nobody uses, and on which everything is denied to whoever is to be proven: who sees it all the
+// same is held by no ACL (P10).
 const ProbeTopic = "switchback.probe"
 
 // Grants asks the brokers what this cluster's own login may do: open the cluster as a client and ask. The login itself is
@@ -131,20 +131,22 @@ func operations(bits int32) []string {
 	return ops
 }
 
-// EnsureProbe makes the probe topic and its DENY, once for a cluster. They stay.
-func (c *Cluster) EnsureProbe(ctx context.Context) error {
+// EnsureProbe makes the probe topic, and on it a DENY for the principal. Both stay.
+func (c *Cluster) EnsureProbe(ctx context.Context, principal string) error {
 	if _, err := c.EnsureTopic(ctx, replication.NewTopic{Name: ProbeTopic, Partitions: 1}); err != nil {
 		return err
 	}
-	return c.CreateACLs(ctx, probeDeny)
+	return c.CreateACLs(ctx, []replication.ACL{probeDeny(principal)})
 }
 
-var probeDeny = []replication.ACL{{ResourceType: replication.ResourceTopic, Pattern: replication.PatternLiteral,
-	Name: ProbeTopic, Principal: replication.Everybody, Host: replication.Anywhere, Operation: replication.OpAll, Permission: replication.Deny}}
+func probeDeny(principal string) replication.ACL {
+	return replication.ACL{ResourceType: replication.ResourceTopic, Pattern: replication.PatternLiteral,
+		Name: ProbeTopic, Principal: principal, Host: replication.Anywhere, Operation: replication.OpAll, Permission: replication.Deny}
+}
 
-// SuperUser finds out whether ACLs hold a client's login, by what it sees of the probe topic: super.users cannot be read.
-// It changes nothing. fault.ErrNotFound while the probe topic, or its DENY, is not there.
-func (c *Cluster) SuperUser(ctx context.Context, client *Cluster) (bool, error) {
+// SuperUser finds out whether ACLs hold a client, which is logged in as the principal, by what it sees of the probe topic:
+// super.users cannot be read. It changes nothing. fault.ErrNotFound while the probe topic, or its DENY, is not there.
+func (c *Cluster) SuperUser(ctx context.Context, client *Cluster, principal string) (bool, error) {
 	const doing = "probe the authorizer"
 	if _, err := c.leaders(ctx, []string{ProbeTopic}); err != nil {
 		return false, fault.Hint(c.fail(doing, err, reading), "a run makes the topic %s in preflight; a dry run does not", ProbeTopic)
@@ -153,8 +155,8 @@ func (c *Cluster) SuperUser(ctx context.Context, client *Cluster) (bool, error) 
 	if err != nil {
 		return false, err
 	}
-	if len(replication.Missing(probeDeny, acls)) > 0 {
-		return false, c.fail(doing, fmt.Errorf("%w: %s", fault.ErrNotFound, probeDeny[0]), reading)
+	if deny := probeDeny(principal); len(replication.Missing([]replication.ACL{deny}, acls)) > 0 {
+		return false, c.fail(doing, fmt.Errorf("%w: %s", fault.ErrNotFound, deny), reading)
 	}
 	seen, err := client.Grants(ctx, []string{ProbeTopic}, nil)
 	if err != nil && !errors.Is(err, fault.ErrNotFound) {
