@@ -1,11 +1,13 @@
 package apache
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,8 +27,21 @@ import (
 //go:embed broker.properties
 var brokerProperties []byte
 
-// Node is one broker, by the ports that it listens on at 127.0.0.1.
-type Node struct{ Client, Internal, Controller int }
+// Node is one broker, by the ports that it listens on.
+type Node struct {
+	Client, Internal, Controller int
+	// Host and InternalHost are where others reach the listeners for clients and for brokers; 127.0.0.1 when empty.
+	Host, InternalHost string
+}
+
+func (n Node) client() string {
+	return net.JoinHostPort(cmp.Or(n.Host, loopback), strconv.Itoa(n.Client))
+}
+func (n Node) internal() string {
+	return net.JoinHostPort(cmp.Or(n.InternalHost, loopback), strconv.Itoa(n.Internal))
+}
+
+const loopback = "127.0.0.1"
 
 // Cluster is one KRaft cluster; each broker is a controller as well.
 type Cluster struct {
@@ -120,7 +135,7 @@ func (c Cluster) format(ctx context.Context, r Runtime, file string, spec tree.S
 func (c Cluster) internal(nodes ...Node) (*kgo.Client, error) {
 	var seeds []string
 	for _, n := range nodes {
-		seeds = append(seeds, fmt.Sprintf("127.0.0.1:%d", n.Internal))
+		seeds = append(seeds, n.internal())
 	}
 	return kgo.NewClient(kgo.SeedBrokers(seeds...), kgo.DialTimeout(time.Second), kgo.RetryTimeout(2*time.Second), kgo.MetadataMinAge(10*time.Millisecond))
 }
@@ -184,7 +199,7 @@ func (c Cluster) SetUsers(ctx context.Context, users []secret.Login, check func(
 	defer cancel()
 	last := users[len(users)-1] // they become known together
 	for _, n := range c.Nodes {
-		if err := until(ctx, func() error { return check(ctx, fmt.Sprintf("127.0.0.1:%d", n.Client), last) }); err != nil {
+		if err := until(ctx, func() error { return check(ctx, n.client(), last) }); err != nil {
 			return fmt.Errorf("log in to %s as %s: %w", c.Name, last.Username, err)
 		}
 	}

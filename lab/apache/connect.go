@@ -2,6 +2,7 @@ package apache
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -40,6 +42,7 @@ type Worker struct {
 	Name      string // connect-west, as its process and its group are called
 	Dir       string // settings and secrets
 	Log       string
+	Host      string   // of the REST API; 127.0.0.1 when empty
 	Port      int      // of the REST API
 	Bootstrap []string // of the cluster that it writes to
 	Protocol  string   // of the clusters; SASL_PLAINTEXT when empty
@@ -60,9 +63,9 @@ const loginModule = `KafkaConnect {
 };
 `
 
-// Spec is the worker's process. Its secrets go by files that it reads itself, mode 0600.
-func (w Worker) Spec(r Runtime) (tree.Spec, error) {
-	file := func(name string) string { return filepath.Join(w.Dir, name) }
+// WriteFiles writes what the worker reads from its folder, mode 0600: connect.properties, the logins that it and its
+// connectors have (secrets.properties), and those that its REST API asks for (jaas.conf leads to logins.properties).
+func (w Worker) WriteFiles() error {
 	var passwords strings.Builder
 	for _, user := range slices.Sorted(maps.Keys(w.Passwords)) {
 		fmt.Fprintf(&passwords, "%s=%s\n", user, w.Passwords[user].Reveal())
@@ -70,11 +73,21 @@ func (w Worker) Spec(r Runtime) (tree.Spec, error) {
 	for name, content := range map[string]string{
 		"connect.properties": string(connectProperties), "secrets.properties": passwords.String(),
 		"logins.properties": w.Login.Username + "=" + w.Login.Password.Reveal() + "\n",
-		"jaas.conf":         fmt.Sprintf(loginModule, file("logins.properties")),
+		"jaas.conf":         fmt.Sprintf(loginModule, w.file("logins.properties")),
 	} {
-		if err := servers.WriteFile(file(name), []byte(content)); err != nil {
-			return tree.Spec{}, fmt.Errorf("start %s: %w", w.Name, err)
+		if err := servers.WriteFile(w.file(name), []byte(content)); err != nil {
+			return fmt.Errorf("write the files of %s: %w", w.Name, err)
 		}
+	}
+	return nil
+}
+
+func (w Worker) file(name string) string { return filepath.Join(w.Dir, name) }
+
+// Spec is the worker's process. Its secrets go by files that it reads itself.
+func (w Worker) Spec(r Runtime) (tree.Spec, error) {
+	if err := w.WriteFiles(); err != nil {
+		return tree.Spec{}, err
 	}
 	protocol, exactly := w.Protocol, "disabled"
 	if protocol == "" {
@@ -83,9 +96,9 @@ func (w Worker) Spec(r Runtime) (tree.Spec, error) {
 	if w.ExactlyOnce {
 		exactly = "enabled"
 	}
-	args := r.args("512m", append([]string{"-Djava.security.auth.login.config=" + file("jaas.conf")}, w.JVM...)...)
+	args := r.args("512m", append([]string{"-Djava.security.auth.login.config=" + w.file("jaas.conf")}, w.JVM...)...)
 	return tree.Spec{
-		Name: w.Name, Path: r.Java, Args: append(args, "org.apache.kafka.connect.cli.ConnectDistributed", file("connect.properties")),
+		Name: w.Name, Path: r.Java, Args: append(args, "org.apache.kafka.connect.cli.ConnectDistributed", w.file("connect.properties")),
 		Env: []string{
 			"CONNECT_BOOTSTRAP=" + strings.Join(w.Bootstrap, ","), "CONNECT_PROTOCOL=" + protocol, "CONNECT_GROUP=" + w.Name,
 			"CONNECT_LISTENERS=" + w.URL(), "CONNECT_REPLICATION=" + strconv.Itoa(w.Replicas), "CONNECT_EXACTLY_ONCE=" + exactly,
@@ -95,7 +108,9 @@ func (w Worker) Spec(r Runtime) (tree.Spec, error) {
 }
 
 // URL of the REST API.
-func (w Worker) URL() string { return fmt.Sprintf("http://127.0.0.1:%d", w.Port) }
+func (w Worker) URL() string {
+	return "http://" + net.JoinHostPort(cmp.Or(w.Host, loopback), strconv.Itoa(w.Port))
+}
 
 func (w Worker) ready(ctx context.Context) error {
 	return w.ask(ctx, http.MethodGet, "/health", nil, nil)

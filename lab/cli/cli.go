@@ -56,7 +56,7 @@ between them, the worker, and sample clients, each as a process of its own that 
 	}
 	root.PersistentFlags().String("dir", "out/lab", "the lab's folder: state, secrets, logs")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
-	root.AddCommand(upCommand(), keepCommand(), downCommand(), statusCommand(), killCommand(), startCommand(), logsCommand(), envCommand(), serveCommand(), demoCommand(), verdictCommand(), clients.Command(os.Getenv))
+	root.AddCommand(upCommand(), keepCommand(), downCommand(), statusCommand(), killCommand(), startCommand(), logsCommand(), envCommand(), serveCommand(), demoCommand(), verdictCommand(), provisionCommand(), clients.Command(os.Getenv))
 	return root
 }
 

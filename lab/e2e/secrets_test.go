@@ -24,15 +24,15 @@ import (
 // meant are the files that hold a secret because that is what they are for, by their path in the lab's folder. Everything
 // else that a lab writes (logs, reports, ledgers, histories, runbooks, settings) must be free of them.
 var meant = regexp.MustCompile(`^(` + strings.Join([]string{
-	`secrets\.json`,                         // where the lab keeps what it made up
-	`kafka/(east|west)\.json`,               // the settings of the servers that the lab plays
-	`link/link\.json`,                       //
-	`link/links\.json`,                      // the link's own store: connection configs
-	`parts/[a-z-]+/consul-token`,            // what each part logs in with
-	`consul/manager-token`,                  //
-	`consul/.*`,                             // Consul's settings and store: its tokens
-	`clients/[a-z]+-\d+/client\.properties`, // rendered for the client, by its supervisor
-	`vault/.*`,                              // Vault's store, encrypted; its keys
+	`secrets\.json`,                          // where the lab keeps what it made up
+	`kafka/(east|west)\.json`,                // the settings of the servers that the lab plays
+	`link/link\.json`,                        //
+	`link/links\.json`,                       // the link's own store: connection configs
+	`parts/[a-z-]+/(consul-token|secret-id)`, // what each part logs in with
+	`consul/manager-token`,                   //
+	`consul/.*`,                              // Consul's settings and store: its tokens
+	`clients/[a-z]+-\d+/client\.properties`,  // rendered for the client, by its supervisor
+	`vault/.*`,                               // Vault's store, encrypted; its keys
 }, "|") + `)$`)
 
 // One canary is in every password, and every token is known. After a completed and a rolled back run, a failed one and an

@@ -1,9 +1,11 @@
 package servers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -19,6 +21,9 @@ type ConsulConfig struct {
 	Program string // see Build
 	Dir     string
 	Log     string
+	Host    string       // where the API is reached; 127.0.0.1 when empty
+	Listen  string       // the address that the API listens on; 127.0.0.1 when empty
+	Data    string       // the server's state; a folder in Dir when empty
 	Port    int          // HTTP API and UI
 	Inner   [2]int       // RPC and gossip, used by nobody but the server itself
 	Manager secret.Value // the token that may do everything: a UUID
@@ -27,16 +32,18 @@ type ConsulConfig struct {
 }
 
 // Address is host:port of the HTTP API.
-func (c ConsulConfig) Address() string { return "127.0.0.1:" + strconv.Itoa(c.Port) }
+func (c ConsulConfig) Address() string {
+	return net.JoinHostPort(cmp.Or(c.Host, "127.0.0.1"), strconv.Itoa(c.Port))
+}
 
-// Consul is a single server with ACLs on as a process. Not -dev: its state survives kill -9. The settings file, which
-// holds the manager's token, is written into its folder.
-func Consul(c ConsulConfig) (tree.Spec, error) {
+// WriteSettings writes the settings of a single server with ACLs on, which hold the manager's token, into its folder, mode
+// 0600, and returns the file. Not -dev: the server's state survives kill -9.
+func (c ConsulConfig) WriteSettings() (string, error) {
 	settings := map[string]any{
 		"node_name": "lab", "datacenter": "dc1", "primary_datacenter": "dc1",
 		"server": true, "bootstrap_expect": 1,
-		"data_dir":  filepath.Join(c.Dir, "data"),
-		"bind_addr": "127.0.0.1", "client_addr": "127.0.0.1", "advertise_addr": "127.0.0.1",
+		"data_dir":  cmp.Or(c.Data, filepath.Join(c.Dir, "data")),
+		"bind_addr": "127.0.0.1", "client_addr": cmp.Or(c.Listen, "127.0.0.1"), "advertise_addr": "127.0.0.1",
 		"ports": map[string]int{
 			"http": c.Port, "server": c.Inner[0], "serf_lan": c.Inner[1],
 			"https": -1, "dns": -1, "grpc": -1, "grpc_tls": -1, "serf_wan": -1,
@@ -60,7 +67,13 @@ func Consul(c ConsulConfig) (tree.Spec, error) {
 		ports["https"], ports["http"] = ports["http"], -1
 	}
 	file := filepath.Join(c.Dir, "settings.json")
-	if err := WriteJSON(file, settings); err != nil {
+	return file, WriteJSON(file, settings)
+}
+
+// Consul is the server as a process.
+func Consul(c ConsulConfig) (tree.Spec, error) {
+	file, err := c.WriteSettings()
+	if err != nil {
 		return tree.Spec{}, fmt.Errorf("start Consul: %w", err)
 	}
 	return tree.Spec{

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	kv "github.com/hashicorp/vault-plugin-secrets-kv"
+	"github.com/hashicorp/vault/api"
 	"github.com/hashicorp/vault/builtin/credential/approle"
 	vaulthttp "github.com/hashicorp/vault/http"
 	"github.com/hashicorp/vault/internalshared/configutil"
@@ -161,11 +162,58 @@ func initializeVault(ctx context.Context, core *vault.Core, dir string) (VaultKe
 	if err != nil {
 		return VaultKeys{}, fmt.Errorf("initialize: %w", err)
 	}
-	f := vaultKeysFile{Unseal: hex.EncodeToString(made.SecretShares[0]), RootToken: made.RootToken}
-	if err := WriteJSON(filepath.Join(dir, "keys.json"), f); err != nil {
+	keys := VaultKeys{Unseal: secret.New(hex.EncodeToString(made.SecretShares[0])), RootToken: secret.New(made.RootToken)}
+	return keys, keys.Write(dir)
+}
+
+// Write stores the keys where ReadVaultKeys finds them.
+func (k VaultKeys) Write(dir string) error {
+	return WriteJSON(filepath.Join(dir, "keys.json"), vaultKeysFile{Unseal: k.Unseal.Reveal(), RootToken: k.RootToken.Reveal()})
+}
+
+// InitializeVault initializes a Vault that somebody else runs and that is new, and keeps its keys in dir. They are lost if
+// this process dies between the two: then its data has to be removed.
+func InitializeVault(ctx context.Context, address string, over *http.Client, dir string) (VaultKeys, error) {
+	client, err := vaultAt(address, over)
+	if err != nil {
 		return VaultKeys{}, err
 	}
-	return VaultKeys{Unseal: secret.New(f.Unseal), RootToken: secret.New(f.RootToken)}, nil
+	done, err := client.Sys().InitStatusWithContext(ctx)
+	if err != nil {
+		return VaultKeys{}, fmt.Errorf("ask Vault at %s whether it is new: %w", address, err)
+	}
+	if done {
+		return VaultKeys{}, fmt.Errorf("Vault at %s was initialized by somebody else: there is no keys.json in %s; remove its data to start over", address, dir)
+	}
+	made, err := client.Sys().InitWithContext(ctx, &api.InitRequest{SecretShares: 1, SecretThreshold: 1})
+	if err != nil {
+		return VaultKeys{}, fmt.Errorf("initialize Vault at %s: %w", address, err)
+	}
+	keys := VaultKeys{Unseal: secret.New(made.Keys[0]), RootToken: secret.New(made.RootToken)}
+	return keys, keys.Write(dir)
+}
+
+// UnsealVault unseals a Vault that somebody else runs, and does nothing when it is open.
+func UnsealVault(ctx context.Context, address string, over *http.Client, keys VaultKeys) error {
+	client, err := vaultAt(address, over)
+	if err != nil {
+		return err
+	}
+	status, err := client.Sys().SealStatusWithContext(ctx)
+	if err == nil && status.Sealed {
+		status, err = client.Sys().UnsealWithContext(ctx, keys.Unseal.Reveal())
+	}
+	if err != nil {
+		return fmt.Errorf("unseal Vault at %s: %w", address, err)
+	}
+	if status.Sealed {
+		return fmt.Errorf("unseal Vault at %s: the key does not open it", address)
+	}
+	return nil
+}
+
+func vaultAt(address string, over *http.Client) (*api.Client, error) {
+	return api.NewClient(&api.Config{Address: address, HttpClient: over, Timeout: 10 * time.Second})
 }
 
 // builtins is Vault's list of what may be mounted: these two, and no plugin.

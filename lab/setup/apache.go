@@ -21,7 +21,10 @@ func (l *Lab) apacheCluster(cluster string) apache.Cluster {
 		Protocol: l.certs.protocol(),
 	}
 	for i, port := range l.state.Ports[cluster] {
-		c.Nodes = append(c.Nodes, apache.Node{Client: port, Internal: l.state.Ports[cluster+"-internal"][i], Controller: l.state.Ports[cluster+"-controller"][i]})
+		c.Nodes = append(c.Nodes, apache.Node{
+			Client: port, Internal: l.state.Ports[cluster+"-internal"][i], Controller: l.state.Ports[cluster+"-controller"][i],
+			Host: l.state.Hosts[cluster], InternalHost: l.state.Hosts[cluster+"-internal"],
+		})
 	}
 	return c
 }
@@ -52,24 +55,29 @@ func (l *Lab) startApache(ctx context.Context) error {
 			if err := l.tree.Start(ctx, specs...); err != nil {
 				return err
 			}
-			return c.SetUsers(ctx, l.apacheUsers(cluster), func(ctx context.Context, broker string, user secret.Login) error {
-				client, err := l.Kafka(cluster, user.Username, kgo.SeedBrokers(broker))
-				if err != nil {
-					return err
-				}
-				defer client.Close()
-				return client.Ping(ctx)
-			})
+			return l.setUsers(ctx, cluster)
 		})
 	}
 	return g.Wait()
+}
+
+// setUsers makes the users of a cluster on Apache Kafka, and returns when they can log in.
+func (l *Lab) setUsers(ctx context.Context, cluster string) error {
+	return l.apacheCluster(cluster).SetUsers(ctx, l.apacheUsers(cluster), func(ctx context.Context, broker string, user secret.Login) error {
+		client, err := l.Kafka(cluster, user.Username, kgo.SeedBrokers(broker))
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		return client.Ping(ctx)
+	})
 }
 
 // connectWorker writes to a cluster.
 func (l *Lab) connectWorker(cluster string) apache.Worker {
 	name := ConnectProcess(cluster)
 	w := apache.Worker{
-		Name: name, Dir: l.path("connect", cluster), Log: l.log(name), Port: l.state.Ports[name][0], Bootstrap: l.Bootstrap(cluster),
+		Name: name, Dir: l.path("connect", cluster), Log: l.log(name), Host: l.state.Hosts[name], Port: l.state.Ports[name][0], Bootstrap: l.Bootstrap(cluster),
 		Protocol: l.certs.protocol(), Replicas: l.replicas(), ExactlyOnce: l.options.ExactlyOnce, Login: l.ConnectLogin(),
 		Passwords: map[string]secret.Value{},
 	}
@@ -98,6 +106,11 @@ func (l *Lab) startMirrorMaker(ctx context.Context) error {
 	if err := l.tree.Start(ctx, specs...); err != nil {
 		return err
 	}
+	return l.createConnectors(ctx)
+}
+
+// createConnectors makes the connectors that mirror east, where there are none yet.
+func (l *Lab) createConnectors(ctx context.Context) error {
 	connectors, err := l.mirrorFlow(Clusters[0], Clusters[1]).Connectors()
 	if err != nil {
 		return err
@@ -125,11 +138,25 @@ func (l *Lab) mirrorFlow(from, to string) apache.Flow {
 func (l *Lab) mirrorMakerLink(from, to string) runbooks.Link {
 	m := runbooks.MirrorMaker{
 		Connect: []string{l.ConnectURL(to)}, Alias: map[string]string{"source": from, "target": to}, Policy: l.options.Policy,
-		Principals:  runbooks.Principals{Data: "User:" + apache.DataUser, Admin: "User:" + apache.AdminUser},
+		Principals: runbooks.Principals{
+			Data: "User:" + apache.DataUser, Admin: "User:" + apache.AdminUser,
+			Credentials: &runbooks.PrincipalCredentials{
+				Data:  runbooks.SecretRef{Vault: strings.Join([]string{mount, to, apache.DataUser}, "/")},
+				Admin: runbooks.SecretRef{Vault: strings.Join([]string{mount, to, apache.AdminUser}, "/")},
+			},
+		},
 		Credentials: runbooks.SecretRef{Vault: strings.Join([]string{mount, to, connectSecret}, "/")},
 	}
 	m.Source, m.Checkpoint, m.Heartbeat = l.mirrorFlow(from, to).Names()
 	return runbooks.Link{From: from, To: to, MirrorMaker: &m}
+}
+
+// mirrorUsers are the principals of MirrorMaker 2 whose logins stand in Vault.
+func (l *Lab) mirrorUsers() []string {
+	if l.options.Link != MirrorMaker {
+		return nil
+	}
+	return []string{apache.DataUser, apache.AdminUser}
 }
 
 // connectSecret is where the login of Kafka Connect's REST API is, below the cluster's name in Vault.

@@ -68,7 +68,7 @@ func (l *Lab) KafkaOptions(cluster, user string) []kgo.Opt {
 		kgo.SeedBrokers(l.state.bootstrap(cluster)...), kgo.SASL(auth.AsSha512Mechanism()),
 		kgo.RetryTimeout(10 * time.Second), kgo.DialTimeout(2 * time.Second),
 	}
-	if l.certs.on() {
+	if l.kafkaCA() != "" {
 		options = append(options, kgo.DialTLSConfig(l.certs.trust))
 	}
 	return options

@@ -55,8 +55,8 @@ func (l *Lab) StopClients(ctx context.Context, w Workload) error {
 	return errors.Join(errs...)
 }
 
-// WorkerSpec is a worker of that name; tests may start a second one.
-func (l *Lab) WorkerSpec(name string) (tree.Spec, error) {
+// writeWorkerSettings writes what the worker is started with.
+func (l *Lab) writeWorkerSettings() (file string, err error) {
 	part := l.Part(workerPart)
 	settings := map[string]any{
 		"temporal": map[string]any{"address": l.TemporalAddress(), "namespace": client.DefaultNamespace, "taskQueue": TaskQueue},
@@ -70,10 +70,16 @@ func (l *Lab) WorkerSpec(name string) (tree.Spec, error) {
 	}
 	data, err := yaml.Marshal(settings)
 	if err != nil {
-		return tree.Spec{}, fmt.Errorf("write the worker's settings: %w", err)
+		return "", fmt.Errorf("write the worker's settings: %w", err)
 	}
-	file := l.path("worker", "settings.yaml")
-	if err := servers.WriteFile(file, data); err != nil {
+	file = l.path("worker", "settings.yaml")
+	return file, servers.WriteFile(file, data)
+}
+
+// WorkerSpec is a worker of that name; tests may start a second one.
+func (l *Lab) WorkerSpec(name string) (tree.Spec, error) {
+	file, err := l.writeWorkerSettings()
+	if err != nil {
 		return tree.Spec{}, err
 	}
 	return tree.Spec{

@@ -71,7 +71,7 @@ func (l *Lab) runbook(w Workload) runbooks.Runbook {
 	for _, cluster := range Clusters {
 		r.Clusters[cluster] = runbooks.Cluster{
 			Bootstrap: l.Bootstrap(cluster), ID: l.ClusterID(cluster),
-			Security:    runbooks.Security{Protocol: l.certs.protocol(), Mechanism: "SCRAM-SHA-512", CA: l.CA()},
+			Security:    runbooks.Security{Protocol: l.certs.protocol(), Mechanism: "SCRAM-SHA-512", CA: l.kafkaCA()},
 			Credentials: runbooks.SecretRef{Vault: strings.Join([]string{mount, cluster, switchback}, "/")},
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -94,9 +95,10 @@ func open(ctx context.Context, o Options) (*Lab, error) {
 		return nil, err
 	}
 	if l.state.TLS {
-		if l.certs, err = openCertificates(l.dir); err != nil {
+		if l.certs, err = openCertificates(l.dir, slices.Sorted(maps.Values(l.state.Hosts))...); err != nil {
 			return nil, err
 		}
+		l.certs.brokers = l.options.Kafka != Apache
 	}
 	l.http = l.certs.http()
 	if l.secrets, err = openSecrets(l.dir, l.options.Canary); err != nil {
@@ -147,9 +149,8 @@ func (l *Lab) build(ctx context.Context) error {
 // start brings the servers up side by side, each followed by what belongs into it, and then those that use them.
 func (l *Lab) start(ctx context.Context) error {
 	kafkas := make([]tree.Spec, len(Clusters))
-	var errs [7]error
+	var errs [6]error
 	for i, cluster := range Clusters {
-		l.apacheUsers(cluster)
 		kafkas[i], errs[i] = l.serve("kafka", cluster, l.kafkaConfig(cluster), servers.Answers(l.ControlURL(cluster)+"/health"))
 	}
 	var vault, link, consul tree.Spec
@@ -158,24 +159,13 @@ func (l *Lab) start(ctx context.Context) error {
 	}, servers.AnswersOver(l.http, l.VaultURL()+"/v1/sys/health"))
 	link, errs[3] = l.serve("link", "link", l.linkConfig(), l.linkAnswers)
 	consul, errs[4] = servers.Consul(l.consulConfig(l.programs.Consul))
-	errs[6] = servers.WriteFile(l.ManagerTokenFile(), []byte(l.consulToken("manager").Reveal()))
-	l.vaultSecrets()
-	errs[5] = l.secrets.save() // on disk before the first server learns one
+	errs[5] = l.writeSecrets() // on disk before the first server learns one
 	if err := errors.Join(errs[:]...); err != nil {
 		return err
 	}
-	dirs := []string{l.path("temporal"), l.LedgerDir(), l.ReportsDir()}
-	for _, c := range l.options.clients() {
-		for i := range c.Instances {
-			dirs = append(dirs, l.path("clients", c.instance(i)))
-		}
+	if err := l.makeDirs(); err != nil {
+		return err
 	}
-	for _, dir := range dirs {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return err
-		}
-	}
-
 	g, started := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.tree.Start(started, servers.Temporal(l.temporalConfig())) })
 	g.Go(func() error {
@@ -201,6 +191,41 @@ func (l *Lab) start(ctx context.Context) error {
 		return err
 	}
 	return l.startPrograms(ctx)
+}
+
+// writeSecrets makes up what is not there yet, keeps it, and then writes the files that people and parts log in with.
+func (l *Lab) writeSecrets() error {
+	for _, cluster := range Clusters {
+		l.apacheUsers(cluster)
+	}
+	l.vaultSecrets()
+	for _, part := range l.parts() {
+		l.secretID(part)
+	}
+	manager := l.consulToken("manager")
+	if err := l.secrets.save(); err != nil {
+		return err
+	}
+	if err := l.writeParts(); err != nil {
+		return err
+	}
+	return servers.WriteFile(l.ManagerTokenFile(), []byte(manager.Reveal()))
+}
+
+// makeDirs makes the folders that programs write to.
+func (l *Lab) makeDirs() error {
+	dirs := []string{l.path("temporal"), l.LedgerDir(), l.ReportsDir()}
+	for _, c := range l.options.clients() {
+		for i := range c.Instances {
+			dirs = append(dirs, l.path("clients", c.instance(i)))
+		}
+	}
+	for _, dir := range dirs {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (l *Lab) provisionKafkas(ctx context.Context) error {

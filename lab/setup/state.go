@@ -10,8 +10,10 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -26,7 +28,11 @@ import (
 type State struct {
 	Ports      map[string][]int  `json:"ports"`
 	ClusterIDs map[string]string `json:"clusterIds"`
-	TLS        bool              `json:"tls,omitempty"`
+	// Hosts that servers are reached at, by the names of Ports; 127.0.0.1 where there is none. Data are folders of servers'
+	// state as those see them, which a lab that starts its servers itself decides.
+	Hosts map[string]string `json:"hosts,omitempty"`
+	Data  map[string]string `json:"data,omitempty"`
+	TLS   bool              `json:"tls,omitempty"`
 	// Empty in folders that are older than the choice.
 	Kafka  string `json:"kafka,omitempty"`
 	Link   string `json:"link,omitempty"`
@@ -105,12 +111,15 @@ func openState(ctx context.Context, dir string, o Options) (State, error) {
 	return s, servers.WriteJSON(file, s)
 }
 
-func (s State) address(name string) string { return fmt.Sprintf("127.0.0.1:%d", s.Ports[name][0]) }
+func (s State) address(name string) string { return s.addresses(name)[0] }
 
-func (s State) bootstrap(cluster string) []string {
+func (s State) bootstrap(cluster string) []string { return s.addresses(cluster) }
+
+// addresses are host:port of each port of a server.
+func (s State) addresses(name string) []string {
 	var all []string
-	for _, port := range s.Ports[cluster] {
-		all = append(all, fmt.Sprintf("127.0.0.1:%d", port))
+	for _, port := range s.Ports[name] {
+		all = append(all, net.JoinHostPort(cmp.Or(s.Hosts[name], "127.0.0.1"), strconv.Itoa(port)))
 	}
 	return all
 }

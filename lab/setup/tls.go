@@ -26,6 +26,7 @@ import (
 type certificates struct {
 	ca, cert, key string
 	trust         *tls.Config
+	brokers       bool // Kafka serves TLS as well, which Apache Kafka does not here
 }
 
 // on says whether the lab speaks TLS.
@@ -41,7 +42,7 @@ func (c certificates) scheme() string {
 
 // protocol is security.protocol of both clusters.
 func (c certificates) protocol() string {
-	if c.on() {
+	if c.on() && c.brokers {
 		return "SASL_SSL"
 	}
 	return "SASL_PLAINTEXT"
@@ -57,12 +58,12 @@ func (c certificates) http() *http.Client {
 // openCertificates finds the certificates of a lab, or makes them: an authority and, signed by it, one certificate for
 // all servers, which differ by port alone. Temporal is left out: `temporal server start-dev` knows no setting for a
 // certificate, neither as a flag nor in a file. See docs/lab.md.
-func openCertificates(dir string) (certificates, error) {
+func openCertificates(dir string, hosts ...string) (certificates, error) {
 	file := func(name string) string { return filepath.Join(dir, "tls", name) }
 	c := certificates{ca: file("ca.pem"), cert: file("server.pem"), key: file("server-key.pem")}
 	_, err := os.Stat(c.ca) // the last one that is written
 	if errors.Is(err, fs.ErrNotExist) {
-		err = makeCertificates(c)
+		err = makeCertificates(c, hosts)
 	}
 	if err != nil {
 		return c, fmt.Errorf("make certificates: %w", err)
@@ -72,14 +73,14 @@ func openCertificates(dir string) (certificates, error) {
 }
 
 // makeCertificates forgets the authority's key once it has signed: nobody can sign another one.
-func makeCertificates(c certificates) error {
+func makeCertificates(c certificates, hosts []string) error {
 	authority := &x509.Certificate{
 		Subject: pkix.Name{CommonName: "lab authority"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	server := &x509.Certificate{
 		Subject: pkix.Name{CommonName: "lab server"}, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames:    []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		DNSNames:    append([]string{"localhost"}, hosts...), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 	}
 	authorityKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -121,6 +122,14 @@ func writePEM(file, kind string, der []byte) error {
 
 // CA is the PEM file of the authority that signed the servers' certificates, empty in a lab without TLS.
 func (l *Lab) CA() string { return l.certs.ca }
+
+// kafkaCA is CA for the brokers' certificates, empty where they have none.
+func (l *Lab) kafkaCA() string {
+	if !l.certs.brokers {
+		return ""
+	}
+	return l.certs.ca
+}
 
 // HTTP is a client for Consul, Vault and the link's API that trusts the lab's authority.
 func (l *Lab) HTTP() *http.Client { return l.http }

@@ -74,6 +74,9 @@ func (l *Lab) vaultSecrets() map[string]map[string]secret.Value {
 		login(cluster+"/switchback", l.login(cluster, switchback))
 		login(cluster+"/link-rest", l.linkLogin())
 		login(cluster+"/"+connectSecret, l.ConnectLogin())
+		for _, user := range l.mirrorUsers() {
+			login(cluster+"/"+user, l.login(cluster, user))
+		}
 		for _, c := range l.options.clients() {
 			login(cluster+"/"+c.Name, l.login(cluster, c.Name))
 		}
@@ -90,6 +93,9 @@ func (l *Lab) readable() map[string][]string {
 	worker := []string{"consul/" + workerPart}
 	for _, cluster := range Clusters {
 		worker = append(worker, cluster+"/switchback", cluster+"/link-rest", cluster+"/"+connectSecret)
+		for _, user := range l.mirrorUsers() {
+			worker = append(worker, cluster+"/"+user) // to prove that ACLs hold the mirror
+		}
 		for _, c := range l.options.clients() {
 			worker = append(worker, cluster+"/"+c.Name) // to try the logins of clients before they are stopped
 			all[c.Name] = append(all[c.Name], cluster+"/"+c.Name)
@@ -140,22 +146,51 @@ func (l *Lab) provisionRole(ctx context.Context, vault *api.Client, part string,
 	if _, err := vault.Logical().WriteWithContext(ctx, role, settings); err != nil {
 		return err
 	}
-	files := l.Part(part)
-	if _, err := os.Stat(files.SecretIDFile); err == nil {
-		return nil
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	id, err := vault.Logical().ReadWithContext(ctx, role+"/role-id")
+	roleID, secretID, err := l.roleOf(part)
 	if err != nil {
 		return err
 	}
-	made, err := vault.Logical().WriteWithContext(ctx, role+"/secret-id", nil)
-	if err != nil {
+	if _, err := vault.Logical().WriteWithContext(ctx, role+"/role-id", map[string]any{"role_id": roleID}); err != nil {
 		return err
 	}
-	if err := servers.WriteFile(files.RoleIDFile, []byte(id.Data["role_id"].(string))); err != nil {
+	known, err := vault.Logical().WriteWithContext(ctx, role+"/secret-id/lookup", map[string]any{"secret_id": secretID.Reveal()})
+	if err != nil || known != nil {
 		return err
 	}
-	return servers.WriteFile(files.SecretIDFile, []byte(made.Data["secret_id"].(string)))
+	_, err = vault.Logical().WriteWithContext(ctx, role+"/custom-secret-id", map[string]any{"secret_id": secretID.Reveal()})
+	return err
 }
+
+// roleOf reads the AppRole that a part finds in its files.
+func (l *Lab) roleOf(part string) (roleID string, secretID secret.Value, err error) {
+	files := l.Part(part)
+	role, err := os.ReadFile(files.RoleIDFile)
+	if err != nil {
+		return "", secretID, err
+	}
+	id, err := os.ReadFile(files.SecretIDFile)
+	return string(role), secret.New(string(id)), err
+}
+
+// writeParts gives each part the files that it logs in with. They are made up here and not by Vault and Consul, so that the
+// files are there before the servers are; those that are there already stay.
+func (l *Lab) writeParts() error {
+	for _, part := range l.parts() {
+		files := l.Part(part)
+		for file, value := range map[string]secret.Value{
+			files.RoleIDFile: secret.New(part), files.SecretIDFile: l.secretID(part), files.ConsulTokenFile: l.consulToken(part),
+		} {
+			if _, err := os.Stat(file); err == nil {
+				continue
+			} else if !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			if err := servers.WriteFile(file, []byte(value.Reveal())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (l *Lab) secretID(part string) secret.Value { return l.secrets.token("vault/" + part) }
