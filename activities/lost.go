@@ -72,7 +72,8 @@ func name(site Site) string { return fmt.Sprintf("%s %v", site.Name, site.Cluste
 // silent a moment ago.
 func (o Outside) openLost(ctx context.Context, site Site, asked bool) Kafka {
 	if why := o.Silence.of(site); why != nil && !asked {
-		return lost{site.Name, why}
+		conn, _ := o.Clusters.Open(ctx, site) // for the link alone; opening asks nothing of the cluster
+		return lost{site.Name, why, conn}
 	}
 	within := glance
 	if asked {
@@ -86,10 +87,23 @@ func (o Outside) openLost(ctx context.Context, site Site, asked bool) Kafka {
 			o.Silence.note(site, nil)
 			return faint{on}
 		}
-		on.Close()
 	}
 	o.Silence.note(site, err)
-	return lost{site.Name, err}
+	return lost{site.Name, err, on}
+}
+
+// forLink is what a link gets for a source that may be lost: the connection itself, so that a backend that compares
+// records has it for when it is asked to.
+func forLink(on Kafka) Kafka {
+	switch k := on.(type) {
+	case faint:
+		return k.Kafka
+	case lost:
+		if k.conn != nil {
+			return k.conn
+		}
+	}
+	return on
 }
 
 // gone says whether a Kafka is one that did not answer, and why.
@@ -102,6 +116,7 @@ func gone(on Kafka) (why error, yes bool) {
 type lost struct {
 	site string
 	why  error
+	conn Kafka // never asked by activities; nil where not even its credentials could be had
 }
 
 func (l lost) err() error {
@@ -120,7 +135,11 @@ func sourceFailed(err error) bool {
 }
 
 func (l lost) Principal() string { return "" }
-func (l lost) Close()            {}
+func (l lost) Close() {
+	if l.conn != nil {
+		l.conn.Close()
+	}
+}
 func (l lost) Identity(context.Context) (replication.Identity, error) {
 	return replication.Identity{}, l.err()
 }

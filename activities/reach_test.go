@@ -122,7 +122,7 @@ func TestSilenceIsRemembered(t *testing.T) {
 func TestLostRefusesEverything(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	var l Kafka = lost{"east", errDown}
+	var l Kafka = lost{"east", errDown, nil}
 	_, err := l.Ends(ctx, nil)
 	require.ErrorIs(t, err, fault.ErrUnreachable)
 	require.ErrorContains(t, err, "east does not answer, and the run goes on without it")

@@ -66,7 +66,7 @@ func (o Outside) openAgain(ctx context.Context, r Route, asked bool) (*route, er
 		func() (err error) { out.to, err = o.Clusters.Open(ctx, r.To); return wrap("open "+r.To.Name, err) },
 	)
 	if err == nil {
-		out.link, err = o.Links.Open(ctx, r, out.from, out.to)
+		out.link, err = o.Links.Open(ctx, r, forLink(out.from), out.to)
 		err = wrap("open the link", err)
 	}
 	if err != nil {
