@@ -21,7 +21,9 @@ func (c *cli) plan() *cobra.Command {
 		Long:    "Say what a run would do, step by step, and what stands in its way. Nothing is changed.",
 		Example: "  switchback plan planned orders --to west",
 		Args:    unknownCommand,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return misused(cmd, "say what to plan: planned or unplanned") },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return misused(cmd, "say what to plan: planned or unplanned")
+		},
 	}
 	plan.AddCommand(c.planPlanned(), c.planUnplanned())
 	return plan

@@ -44,7 +44,6 @@ type unplannedFailover struct {
 	outage    time.Time // when the active cluster was lost, as far as it is known
 	assessed  activities.AssessResult
 	marked    *activities.LastMarksResult
-	reached   bool      // a fence was tried on the source
 	unfenced  bool      // FenceWhenReachable has still to fence it
 	stopping  bool      // the mirror is sealed, and its tasks have still to stop
 	lateFence time.Time // until when a fence that was lost sight of may still be made
