@@ -203,7 +203,12 @@ func (c *cli) showFencing(ctx context.Context, t client.Client, runbook string) 
 	}
 	for _, f := range entity.Fencing {
 		if f.Fenced == nil {
-			fmt.Fprintf(c.stdout, "%s is NOT FENCED since %s: whoever is cut off may write there, and that is lost. %s waits for it.\n", f.Cluster, f.Since.UTC().Format(time.RFC3339), f.Workflow)
+			var now workflows.FencingStatus
+			if err := c.query(ctx, t, f.Workflow, workflows.QueryStatus, &now); err == nil {
+				f.Waiting = now.Waiting
+			}
+			fmt.Fprintf(c.stdout, "%s is NOT FENCED as a whole since %s: whoever is cut off may write there, and that is lost. %s waits for %s.\n",
+				f.Cluster, f.Since.UTC().Format(time.RFC3339), f.Workflow, or(f.Waiting, "it to answer"))
 			continue
 		}
 		fmt.Fprintf(c.stdout, "%s was fenced at %s", f.Cluster, f.Fenced.UTC().Format(time.RFC3339))
@@ -218,6 +223,13 @@ func (c *cli) showFencing(ctx context.Context, t client.Client, runbook string) 
 	if entity.UnprotectedSince != nil {
 		fmt.Fprintf(c.stdout, "Unprotected since %s: nothing mirrors %s.\n", entity.UnprotectedSince.UTC().Format(time.RFC3339), entity.Active)
 	}
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
 }
 
 func level(l string) text.Color {

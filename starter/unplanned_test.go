@@ -100,11 +100,13 @@ func TestStatusShowsTheLoss(t *testing.T) {
 		},
 	}}
 	f.queries["planned-orders/status"] = []any{lost()}
+	f.queries["fence/orders/east/status"] = []any{workflows.FencingStatus{Fencing: activities.Fencing{Waiting: "b2 of east to say that the fence stands"}}}
 	a := f.ask(t, "status", "orders")
 	require.Equal(t, 0, a.code, a.err)
 	golden(t, "status-lost.txt", a.out)
 	require.Contains(t, a.out, "at least 12 records, open")
-	require.Contains(t, a.out, "east is NOT FENCED")
+	require.Contains(t, a.out, "east is NOT FENCED as a whole")
+	require.Contains(t, a.out, "waits for b2 of east to say that the fence stands")
 }
 
 func TestRunsListBothKindsAndWhatGoesOnAfterThem(t *testing.T) {

@@ -251,7 +251,7 @@ func (f *fencing) show(ctx workflow.Context) {
 	case s.Ended != "":
 		b = fmt.Appendf(b, "**Ended without a fence.** %s\n", s.Ended)
 	default:
-		b = fmt.Appendf(b, "**Not fenced.** Whoever is cut off may still write to %s, so the loss is open.\n\nWaits for %s\n\n", s.Cluster, or(s.Waiting, "its first attempt"))
+		b = fmt.Appendf(b, "**Not fenced as a whole.** Whoever is cut off may still write to %s, so the loss is open.\n\nWaits for %s\n\n", s.Cluster, or(s.Waiting, "its first attempt"))
 	}
 	b = fmt.Appendf(b, "\nSince %s, %d attempts, for run %s.\n", s.Since.UTC().Format(time.RFC3339), s.Tries, s.Run.ID())
 	workflow.SetCurrentDetails(ctx, string(b))
