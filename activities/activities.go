@@ -34,6 +34,8 @@ type Guard struct {
 type Site struct {
 	Name    string           `json:"name"`
 	Cluster runbooks.Cluster `json:"cluster"`
+	// TopicPrefix is what clients put before the names of the workload's topics there.
+	TopicPrefix string `json:"topicPrefix,omitempty"`
 }
 
 // Route is where a run goes: from one site to another over a link.

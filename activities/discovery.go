@@ -88,14 +88,16 @@ type ReadDiscoveryInput struct {
 
 // DiscoveryEntry is one entry as it was read in one recursive, consistent read (P39).
 type DiscoveryEntry struct {
-	Address    string            `json:"address"`
-	Prefix     string            `json:"prefix"`
-	Required   bool              `json:"required"`
-	Error      string            `json:"error,omitempty"` // why it could not be read
-	Cluster    string            `json:"cluster"`
-	Epoch      int64             `json:"epoch"` // replication.Unknown when absent or garbled
-	SwitchedBy string            `json:"switchedBy"`
-	Desired    map[string]string `json:"desired"` // client -> run or stop
+	Address    string `json:"address"`
+	Prefix     string `json:"prefix"`
+	Required   bool   `json:"required"`
+	Error      string `json:"error,omitempty"` // why it could not be read
+	Cluster    string `json:"cluster"`
+	Epoch      int64  `json:"epoch"` // replication.Unknown when absent or garbled
+	SwitchedBy string `json:"switchedBy"`
+	// TopicPrefix is what clients put before the names of topics; empty unless they read renamed mirrors.
+	TopicPrefix string            `json:"topicPrefix,omitempty"`
+	Desired     map[string]string `json:"desired"` // client -> run or stop
 }
 
 // ReadDiscoveryResult lists the entries in the runbook's order.
@@ -132,7 +134,7 @@ func (a *Discovery) Read(ctx context.Context, in ReadDiscoveryInput) (ReadDiscov
 			if state, err := readEntry(ctx, a.Consuls, e); err != nil {
 				read.Error = err.Error()
 			} else {
-				read.Cluster, read.Epoch, read.SwitchedBy = state.Cluster, state.Epoch, state.SwitchedBy
+				read.Cluster, read.Epoch, read.SwitchedBy, read.TopicPrefix = state.Cluster, state.Epoch, state.SwitchedBy, state.TopicPrefix
 				read.Desired = map[string]string{}
 				for name, c := range state.Clients {
 					read.Desired[name] = c.Desired
@@ -206,6 +208,7 @@ func entryFor(in SwitchInput) EntryState {
 		SecurityProtocol: in.To.Cluster.Security.Protocol,
 		SASLMechanism:    in.To.Cluster.Security.Mechanism,
 		Credentials:      in.Credentials.PathFor(in.To.Name, "{client}"),
+		TopicPrefix:      in.To.TopicPrefix,
 		Epoch:            in.Epoch,
 		SwitchedBy:       in.Guard.Run.ID(),
 	}

@@ -106,7 +106,7 @@ func TestPreflightFindsWhatIsWrong(t *testing.T) {
 			c.Overrides = map[string]string{"cluster": "south"}
 			w.entries["consul.west"].state.Clients[checkout] = c
 		}, check: "discovery", level: LevelProblem, says: "clients/checkout/cluster"},
-		"the same cluster": {change: func(in *PreflightInput) { in.Route.To = Site{"east", in.Route.From.Cluster} }, check: "cluster identity", level: LevelProblem, says: "are the same cluster east-id"},
+		"the same cluster": {change: func(in *PreflightInput) { in.Route.To = Site{Name: "east", Cluster: in.Route.From.Cluster} }, check: "cluster identity", level: LevelProblem, says: "are the same cluster east-id"},
 		"another cluster":  {change: func(in *PreflightInput) { in.Route.To.Cluster.ID = "lkc-1" }, check: "cluster identity", level: LevelProblem, says: "answers as cluster west-id, the runbook says lkc-1"},
 		"no topic":         {change: func(in *PreflightInput) { in.Runbook.Topics.Include = []string{"nothing"} }, check: "topics", level: LevelProblem, says: "no topic of east"},
 		"alive there (P25)": {spoil: func(w *world) {

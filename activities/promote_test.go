@@ -192,7 +192,7 @@ func TestKeepMarks(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, marks, 3)
 		require.Equal(t, replication.Mark{Position: replication.Position{Partition: at("orders", 0), SourceEnd: 5, Replicated: replication.Unknown, TargetEnd: 5, Seen: marks[0].Seen},
-			SourceCluster: "east-id", TargetCluster: "west-id", Epoch: 8, Run: w.guard().Run.ID()}, marks[0])
+			SourceCluster: "east-id", TargetCluster: "west-id", Boundary: 5, Epoch: 8, Run: w.guard().Run.ID()}, marks[0])
 	}
 }
 

@@ -28,6 +28,14 @@ func (r Runbook) Link(from, to string) (Link, bool) {
 	return Link{}, false
 }
 
+// TopicPrefix is what the target puts before the names of mirrored topics; empty where mirrors keep their names.
+func (l Link) TopicPrefix() string {
+	if m := l.MirrorMaker; m != nil && m.Policy == "default" {
+		return m.Alias["source"] + "."
+	}
+	return ""
+}
+
 // RequiredDiscovery is the entry that counts (P40); the zero Discovery if a runbook was never validated.
 func (r Runbook) RequiredDiscovery() Discovery {
 	for _, d := range r.Discovery {

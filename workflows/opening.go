@@ -130,8 +130,8 @@ func way(book runbooks.Runbook, entry activities.DiscoveryEntry, from, to string
 		return activities.Route{}, fmt.Errorf("the runbook has no link from %s to %s", entry.Cluster, to)
 	}
 	return activities.Route{
-		From: activities.Site{Name: entry.Cluster, Cluster: source},
-		To:   activities.Site{Name: to, Cluster: target}, Link: link,
+		From: activities.Site{Name: entry.Cluster, Cluster: source, TopicPrefix: entry.TopicPrefix},
+		To:   activities.Site{Name: to, Cluster: target, TopicPrefix: link.TopicPrefix()}, Link: link,
 	}, nil
 }
 
