@@ -105,7 +105,7 @@ func lossLine(l activities.Loss) string {
 	if l.Bytes > 0 {
 		line += fmt.Sprintf(", about %s", sized(l.Bytes))
 	}
-	if l.Seconds >= 0 && (!l.Closed() || l.AtLeast > 0) {
+	if l.Seconds > 0 {
 		line += fmt.Sprintf(", written in %s", time.Duration(l.Seconds*float64(time.Second)).Round(100*time.Millisecond))
 	}
 	if l.Why != "" {
