@@ -206,7 +206,7 @@ func (w *world) guard() Guard {
 
 func (w *world) route() Route {
 	book := w.runbook()
-	return Route{From: Site{"east", book.Clusters["east"]}, To: Site{"west", book.Clusters["west"]}, Link: book.Links[0]}
+	return Route{From: Site{Name: "east", Cluster: book.Clusters["east"]}, To: Site{Name: "west", Cluster: book.Clusters["west"]}, Link: book.Links[0]}
 }
 
 func (w *world) runbook() runbooks.Runbook {
