@@ -49,6 +49,9 @@ func (e *engine) show() { workflow.SetCurrentDetails(e.safe, page(e.status)) }
 // first, then how far the run is, then what else there is to know.
 func page(s Status) string {
 	b := fmt.Appendf(nil, "## %s of `%s`: %s → %s\n\n%s\n\n", s.Workflow, s.Runbook, s.From, s.To, headline(s))
+	if s.Loss != nil { // what an unplanned run is decided by
+		b = fmt.Appendf(b, "**Loss** as of %s: %s\n\n", clock(s.LossAt), strings.TrimPrefix(lossText(*s.Loss), "loss: "))
+	}
 	b = append(b, howToAnswer(s)...)
 	if s.Final && s.Ended.IsZero() && s.Parked == "" { // who is parked is told so
 		b = append(b, "Past the point of no return: the run only goes forward.\n\n"...)
@@ -71,6 +74,7 @@ func page(s Status) string {
 	}
 	b = table(b, "step", s.Steps, len(s.Closing) > 0)
 	b = table(b, "closing", s.Closing, false)
+	b = table(b, "before it was escalated", s.Earlier, false)
 	b = list(b, "Deviations", s.Deviations)
 	b = list(b, "Decisions", decisions)
 	return string(list(b, "Preflight", findings))
