@@ -208,9 +208,9 @@ func TestWatchKilledAtEachWriteLeavesTheSampleBefore(t *testing.T) {
 			before, err := w.stored("west")
 			require.NoError(t, err)
 			w.write("east", "orders", 0, 5)
-			w.world.trace, w.world.kill = nil, &kill{at: n, after: after}
+			w.trace, w.kill = nil, &kill{at: n, after: after}
 			_, _ = w.sample(w.input(0)) // nobody hears what a dead process says
-			w.world.kill = nil
+			w.kill = nil
 			got, err := w.stored("west")
 			require.NoError(t, err)
 			if n == 1 && after {

@@ -290,7 +290,7 @@ func TestTheSmallestRunbookIsRight(t *testing.T) {
 func TestStepsAreListedInTheirOrder(t *testing.T) {
 	text := pages(t)["how-it-works.md"]
 	for heading, want := range map[string][]string{
-		"## The fifteen steps\n":                              runbooks.PlannedFailoverSteps,
+		"## The fifteen steps\n":                           runbooks.PlannedFailoverSteps,
 		"## The thirteen steps of an unplanned failover\n": runbooks.UnplannedFailoverSteps,
 	} {
 		_, part, found := strings.Cut(text, heading)
