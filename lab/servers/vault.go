@@ -183,7 +183,7 @@ func InitializeVault(ctx context.Context, address string, over *http.Client, dir
 		return VaultKeys{}, fmt.Errorf("ask Vault at %s whether it is new: %w", address, err)
 	}
 	if done {
-		return VaultKeys{}, fmt.Errorf("Vault at %s was initialized by somebody else: there is no keys.json in %s; remove its data to start over", address, dir)
+		return VaultKeys{}, fmt.Errorf("the Vault at %s was initialized by somebody else: there is no keys.json in %s; remove its data to start over", address, dir)
 	}
 	made, err := client.Sys().InitWithContext(ctx, &api.InitRequest{SecretShares: 1, SecretThreshold: 1})
 	if err != nil {

@@ -72,7 +72,12 @@ func TestMirrorMakerMirrors(t *testing.T) {
 		require.Len(t, loaded.Runbook.Links, 1)
 		m := loaded.Runbook.Links[0].MirrorMaker
 		require.Equal(t, "default", m.Policy)
-		require.Equal(t, runbooks.Principals{Data: "User:mm2-data", Admin: "User:mm2-admin"}, m.Principals)
+		require.Equal(t, runbooks.Principals{
+			Data: "User:mm2-data", Admin: "User:mm2-admin",
+			Credentials: &runbooks.PrincipalCredentials{
+				Data: runbooks.SecretRef{Vault: "kafka/west/mm2-data"}, Admin: runbooks.SecretRef{Vault: "kafka/west/mm2-admin"},
+			},
+		}, m.Principals)
 		for _, connector := range []string{m.Source, m.Checkpoint, m.Heartbeat} {
 			config := connectGet(t, lab, m.Connect[0]+"/connectors/"+connector+"/config", true)
 			require.Contains(t, config, `"source.cluster.alias":"east"`)
@@ -90,6 +95,17 @@ func TestMirrorMakerMirrors(t *testing.T) {
 			require.NoError(t, err)
 			require.False(t, holdsAny(log, lab.Secrets()), "log of %s", p.Name)
 		}
+	})
+
+	t.Run("filled again, as lab provision does it", func(t *testing.T) {
+		again, err := setup.Open(t.Context(), o)
+		require.NoError(t, err)
+		before := endOf(t, lab, "east", "orders.00")
+		require.NoError(t, again.Provision(t.Context()))
+		require.NoError(t, again.ProvisionConnectors(t.Context()))
+		require.NoError(t, again.OpenVault(t.Context()))
+		require.GreaterOrEqual(t, endOf(t, lab, "east", "orders.00"), before)
+		require.NoError(t, produce(t, lab, "east", "checkout", "orders.00"), "who could log in still can")
 	})
 
 	t.Run("kill -9 of everything of Kafka", func(t *testing.T) {

@@ -218,4 +218,4 @@ func (l *Lab) Files() ([]string, error) {
 }
 
 // Address is host:port of a server's first port.
-func (e Elsewhere) Address(name string) string { return e.State.address(name) }
+func (e Elsewhere) Address(name string) string { return e.address(name) }
