@@ -65,6 +65,11 @@ func Consumer(ctx context.Context, config ConsumerConfig) error {
 	// What could not be committed before is committed now, or the end is not well: it will be read again.
 	ending, cancel := context.WithTimeout(context.Background(), flushTime)
 	defer cancel()
+	if !answers(ending, client) { // it can be told nothing, not even that this member leaves
+		leaving, cancel := context.WithTimeout(ending, pingTime)
+		defer cancel()
+		return errors.Join(errors.New("the cluster is gone: what was not committed is read again"), client.LeaveGroupContext(leaving))
+	}
 	if err := client.CommitUncommittedOffsets(ending); err != nil {
 		return fmt.Errorf("commit at the end: %w", err)
 	}

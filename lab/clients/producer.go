@@ -23,6 +23,9 @@ type ProducerConfig struct {
 // flushTime is how long a producer that was told to end waits for what it has sent to be acknowledged.
 const flushTime = 10 * time.Second
 
+// pingTime is how long a cluster has to say that it is there.
+const pingTime = time.Second
+
 // producer keeps one record of a key in flight at a time, so that a record that is given up halts its key until it was
 // sent again: the order within a key holds whatever happens.
 type producer struct {
@@ -64,8 +67,15 @@ func Producer(ctx context.Context, config ProducerConfig) error {
 	}
 	p.write(ctx)
 	// End: no new records, wait for those in flight. What a fence refuses is given up when the time is over.
+	// Nothing is waited for of a cluster that is gone: the next life waits for this one's end.
 	flush, cancel := context.WithTimeout(context.Background(), flushTime)
 	defer cancel()
+	begun := time.Now()
+	go func() {
+		if !answers(flush, client) {
+			cancel()
+		}
+	}()
 	err = client.Flush(flush)
 	client.Close()
 	p.mu.Lock()
@@ -77,9 +87,16 @@ func Producer(ctx context.Context, config ProducerConfig) error {
 		}
 	}
 	if err != nil {
-		err = fmt.Errorf("%d records were neither acknowledged nor refused within %s; the next life sends them again, so they may be there twice: %w", inFlight, flushTime, err)
+		err = fmt.Errorf("%d records were neither acknowledged nor refused within %s; the next life sends them again, so they may be there twice: %w", inFlight, time.Since(begun).Round(time.Millisecond), err)
 	}
 	return errors.Join(err, p.fails)
+}
+
+// answers says whether any broker of the cluster is there.
+func answers(ctx context.Context, client *kgo.Client) bool {
+	ctx, cancel := context.WithTimeout(ctx, pingTime)
+	defer cancel()
+	return client.Ping(ctx) == nil
 }
 
 func (p *producer) key(i int) string { return fmt.Sprintf("%s/%d", p.config.Instance, i) }

@@ -33,6 +33,7 @@ type comparison struct {
 	says  []string
 
 	renumbered renumbering
+	unplanned  bool
 }
 
 func (c *comparison) disagree(format string, args ...any) {

@@ -165,10 +165,13 @@ func (c *comparison) windows() {
 		s := &c.seen[i]
 		note(&consumers, s.At, s.Cluster, s.Epoch, s.Client, s.Instance)
 	}
-	c.window("producers", c.r.SwitchWindow.ProducersSeconds, producers.worst)
+	wrote, standstill := c.r.SwitchWindow.ProducersSeconds, c.r.SwitchWindow.ConsumersSeconds
+	if c.unplanned { // nobody could work since the outage, and the time from there on is what the report claims
+		wrote = c.r.RTO.Seconds
+	}
+	c.window("producers", wrote, producers.worst)
 	// Consumers have nothing to read while producers stand still, whether they are stopped or not.
-	standstill := c.r.SwitchWindow.ConsumersSeconds
-	if p := c.r.SwitchWindow.ProducersSeconds; standstill != nil && p != nil && *p > *standstill {
+	if p := wrote; standstill != nil && p != nil && *p > *standstill {
 		standstill = p
 	}
 	c.window("consumers", standstill, consumers.worst)

@@ -40,6 +40,7 @@ func (v Verdict) String() string {
 		}
 	}
 	fmt.Fprintf(&b, "  %-16s producers %s, consumers %s\n", "switch window", seconds(v.SwitchWindowSeconds), seconds(v.ConsumerWindowSeconds))
+	b.WriteString(v.Aftermath.lines())
 	switch {
 	case v.Report == "":
 		fmt.Fprintf(&b, "  %-16s not compared\n", "report")
@@ -59,4 +60,25 @@ func seconds(s *float64) string {
 		return "nobody switched"
 	}
 	return fmt.Sprintf("%.2f s", *s)
+}
+
+// lines are what an unplanned run's report allows.
+func (a *Aftermath) lines() string {
+	if a == nil {
+		return ""
+	}
+	said := fmt.Sprintf("at least %d, open", a.AtLeast)
+	if a.AtMost != nil {
+		said = fmt.Sprintf("%d to %d", a.AtLeast, *a.AtMost)
+	}
+	if a.ClosedAt != nil {
+		said += fmt.Sprintf(", closed at %d when the old cluster was fenced", *a.ClosedAt)
+	}
+	text := fmt.Sprintf("  %-16s %d, of them %d acknowledged; stated: %s\n", "stranded", a.Stranded, a.Lost, said)
+	text += fmt.Sprintf("  %-16s %d read again behind the offsets that the report gives, %d of the lost never read, %d sent again without an acknowledgement\n",
+		"as stated", a.ReadAgain, a.Unread, a.Repeated)
+	if a.Unexplored != "" {
+		text += fmt.Sprintf("  %-16s %s\n", "not counted", a.Unexplored)
+	}
+	return text + fmt.Sprintf("  %-16s %s from the last approval to the first acknowledgement on the new cluster\n", "decision", seconds(a.DecisionToFirstAckSeconds))
 }

@@ -31,6 +31,8 @@ type Verdict struct {
 	Report        string   `json:"report"` // path of the report that the ledger was compared with
 	Agrees        bool     `json:"agrees"` // false also when there was no report
 	Disagreements []string `json:"disagreements,omitempty"`
+
+	Aftermath *Aftermath `json:"aftermath,omitempty"` // of an unplanned run: what of the above its report allows
 }
 
 // ClusterCount is what happened on one cluster.
@@ -272,7 +274,13 @@ func (v Verdict) Against(l *Ledger, r report.Report, path string) Verdict {
 	return v
 }
 
-// Well is true when something was acknowledged, no defect was found, and the report agrees if there is one.
+// Well is true when something was acknowledged, no defect was found but what the report of an unplanned run states, and
+// the report agrees if there is one.
 func (v Verdict) Well() bool {
-	return v.Acknowledged > 0 && v.Lost+v.Duplicated+v.ReadTwice+v.NeverRead+v.OutOfOrder+v.TwoClusters == 0 && (v.Report == "" || v.Agrees)
+	a := v.Aftermath
+	if a == nil {
+		a = &Aftermath{}
+	}
+	defects := v.OutOfOrder+v.TwoClusters > 0 || v.Lost > a.Lost || v.Duplicated > a.Repeated || v.ReadTwice > a.ReadAgain || v.NeverRead > a.Unread
+	return v.Acknowledged > 0 && !defects && (v.Report == "" || v.Agrees)
 }

@@ -14,6 +14,12 @@ import (
 	"switchback/runbooks"
 )
 
+// Requester asks for the lab's runs, and Approvers are who may approve them: an unplanned one needs both.
+const Requester = "operator"
+
+// Approvers of every runbook of the lab.
+var Approvers = []string{"operator-2", "operator-3"}
+
 // writeRunbooks writes the file of each workload that has none yet: it may have been edited since.
 func (l *Lab) writeRunbooks() error {
 	for _, w := range l.options.Workloads {
@@ -59,7 +65,7 @@ func (l *Lab) runbook(w Workload) runbooks.Runbook {
 		Credentials: runbooks.Credentials{Vault: runbooks.ClientSecrets{Mount: mount, Path: "{cluster}/{client}"}},
 		Gates: runbooks.Gates{
 			Planned:   runbooks.Gate{Approvals: 0, Expiry: seconds(3600)},
-			Unplanned: runbooks.Gate{Approvals: 1, Expiry: seconds(900)}, Approvers: []string{"operator"},
+			Unplanned: runbooks.Gate{Approvals: len(Approvers), Expiry: seconds(900)}, Approvers: Approvers,
 		},
 		Budgets: runbooks.Budgets{
 			Drain: seconds(30), StopClients: seconds(20), StartClients: seconds(30), Promote: seconds(30), Verify: seconds(30),

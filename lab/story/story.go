@@ -156,6 +156,27 @@ func (s *Story) Settle(ctx context.Context) error {
 	if err := s.stopProducers(ctx); err != nil {
 		return err
 	}
+	return s.read(ctx, func(string) bool { return true })
+}
+
+// SettleOn is Settle for a workload that has lost records: the groups read all that the cluster has on which it is now.
+func (s *Story) SettleOn(ctx context.Context, active string) error {
+	if err := s.stopProducers(ctx); err != nil {
+		return err
+	}
+	log, err := s.log(ctx, active)
+	if err != nil {
+		return err
+	}
+	there := make(map[string]bool, len(log.Records))
+	for _, r := range log.Records {
+		there[id(r.Key, r.Seq)] = true
+	}
+	return s.read(ctx, func(record string) bool { return there[record] })
+}
+
+// read waits until every group has read all that was acknowledged and counts.
+func (s *Story) read(ctx context.Context, counts func(record string) bool) error {
 	return Until(ctx, "the groups to read everything", func() (bool, error) {
 		l, err := ledger.Read(s.Dir)
 		if err != nil {
@@ -163,8 +184,8 @@ func (s *Story) Settle(ctx context.Context) error {
 		}
 		acked, read := map[string]bool{}, map[string]map[string]bool{}
 		for _, a := range l.Acked {
-			if s.owns(a.Topic) {
-				acked[id(a.Key, a.Seq)] = true
+			if record := id(a.Key, a.Seq); s.owns(a.Topic) && counts(record) {
+				acked[record] = true
 			}
 		}
 		for _, r := range l.Seen {
@@ -238,11 +259,9 @@ func (s *Story) Judge(ctx context.Context, active, reportPath string) (ledger.Ve
 	l.Seen = slices.DeleteFunc(l.Seen, func(r ledger.Seen) bool { return !s.owns(r.Topic) })
 	logs := map[string]ledger.ClusterLog{}
 	for _, cluster := range setup.Clusters {
-		log, err := ledger.ReadCluster(ctx, cluster, s.Lab.TopicNames(cluster, s.Workload), s.Lab.KafkaOptions(cluster, "lab")...)
-		if err != nil {
-			return ledger.Verdict{}, fmt.Errorf("read the log of %s: %w", cluster, err)
+		if logs[cluster], err = s.log(ctx, cluster); err != nil {
+			return ledger.Verdict{}, err
 		}
-		logs[cluster] = log.WithoutPrefix(s.Lab.TopicPrefix(cluster))
 	}
 	if s.Lab.Options().Link == setup.MirrorMaker {
 		l.Renumbered = logs
@@ -263,7 +282,20 @@ func (s *Story) Judge(ctx context.Context, active, reportPath string) (ledger.Ve
 	if err != nil {
 		return v, err
 	}
-	return v.Against(l, r, reportPath), nil
+	if r.Kind != report.KindUnplanned {
+		return v.Against(l, r, reportPath), nil
+	}
+	closed, err := s.closed(ctx, r.From)
+	return v.AgainstUnplanned(l, r, reportPath, ledger.Disaster{Logs: logs, Closed: closed}), err
+}
+
+// log is what a cluster has of the workload's topics.
+func (s *Story) log(ctx context.Context, cluster string) (ledger.ClusterLog, error) {
+	log, err := ledger.ReadCluster(ctx, cluster, s.Lab.TopicNames(cluster, s.Workload), s.Lab.KafkaOptions(cluster, "lab")...)
+	if err != nil {
+		return log, fmt.Errorf("read the log of %s: %w", cluster, err)
+	}
+	return log.WithoutPrefix(s.Lab.TopicPrefix(cluster)), nil
 }
 
 // Write keeps a verdict as JSON.
