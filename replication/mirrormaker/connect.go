@@ -95,11 +95,15 @@ func cause(trace string) string {
 
 func connectorPath(name, rest string) string { return "/connectors/" + url.PathEscape(name) + rest }
 
-// About asks who answers. fault.ErrInvalid when it is no Kafka Connect, as MirrorMaker 2 in dedicated mode is none.
+// About asks who answers. fault.ErrInvalid when it is no Kafka Connect, as MirrorMaker 2 in dedicated mode is none;
+// fault.ErrUnreachable where that may be one that is only starting, and knows none of its addresses yet.
 func (c *Client) About(ctx context.Context) (About, error) {
 	var a About
 	err := c.read(ctx, "/", nil, &a)
-	if errors.Is(err, fault.ErrNotFound) || errors.Is(err, rest.ErrMalformed) || err == nil && (a.Version == "" || a.Cluster == "") {
+	if errors.Is(err, fault.ErrNotFound) || errors.Is(err, rest.ErrMalformed) {
+		return About{}, fault.Hint(fmt.Errorf("%s: what answers is no Kafka Connect, or one that is starting: %w", strings.Join(c.names, ", "), fault.ErrUnreachable), notConnect)
+	}
+	if err == nil && (a.Version == "" || a.Cluster == "") {
 		return About{}, invalid(strings.Join(c.names, ", ")+": what answers is no Kafka Connect", notConnect)
 	}
 	if err != nil {

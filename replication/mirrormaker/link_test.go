@@ -297,8 +297,8 @@ func TestDedicatedModeIsRefused(t *testing.T) {
 	s, l := newConnect(t, 1)
 	s.hook = missing
 	_, err := l.Status(t.Context())
-	require.ErrorIs(t, err, fault.ErrInvalid)
-	require.ErrorContains(t, err, "is no Kafka Connect")
+	require.ErrorIs(t, err, fault.ErrUnreachable, "a worker that is starting answers like this as well")
+	require.ErrorContains(t, err, "is no Kafka Connect, or one that is starting")
 	require.ErrorContains(t, err, "dedicated mode")
 
 	dedicated := func(c *Config) { c.To = &kafkaCluster{topics: []string{"mm2-configs.east.internal"}} }

@@ -66,7 +66,7 @@ func (l *Link) explain(ctx context.Context, err error) error {
 	case errors.Is(err, fault.ErrUnauthenticated), errors.Is(err, fault.ErrDenied), ctx.Err() != nil:
 		return err
 	case !errors.Is(err, fault.ErrUnreachable):
-		if _, no := l.client.About(ctx); errors.Is(no, fault.ErrInvalid) {
+		if _, no := l.client.About(ctx); errors.Is(no, fault.ErrInvalid) || errors.Is(no, fault.ErrUnreachable) {
 			err = no
 		}
 	}
