@@ -1,4 +1,6 @@
 # make demo    the main job: the whole system on this machine, a planned failover under live traffic
+# make demo-apache     the same on Apache Kafka and MirrorMaker 2; needs Java 17 and Maven
+# make demo-disaster   the active cluster is killed under traffic, then an unplanned failover; on Apache Kafka where there is Java
 # make test    every test that this machine can run
 # make check   what is quick: format, lint, import rules, workflowcheck, known vulnerabilities, unit tests
 # make build   the programs, into bin/: switchback, worker, supervisor, lab
@@ -21,7 +23,7 @@ FUZZTIME ?= 5s
 SHORT ?= -short
 TESTS := GO=$(GO) scripts/tests.sh
 
-.PHONY: help build demo test check unit lint lint-rules workflowcheck vuln e2e test-crash bench fuzz clean
+.PHONY: help build demo demo-apache demo-disaster test check unit lint lint-rules workflowcheck vuln e2e test-crash bench fuzz clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -34,6 +36,14 @@ build: ## the product's programs and the lab
 
 demo: build
 	bin/lab demo planned
+
+# A laptop runs six Java processes beside everything else: a smaller workload than that of the lab's own Kafka.
+SMALL := --topics=10 --partitions=4 --rate=300
+demo-apache: build
+	bin/lab demo planned --kafka=apache --link=mirrormaker $(SMALL)
+
+demo-disaster: build
+	bin/lab demo disaster $(SMALL)
 
 # All that failed, was skipped (by name, and why) or passed stands again at the end.
 test:

@@ -31,44 +31,60 @@ type Options struct {
 // ErrNotWell says that the ledger, or the report beside it, was not as it should be; everything was said already.
 var ErrNotWell = errors.New("the verdict is not well")
 
-// Planned moves the workload from east to west under live traffic.
-func Planned(ctx context.Context, o Options, stdout, stderr io.Writer) (err error) {
-	say := func(format string, args ...any) { fmt.Fprintf(stdout, "\n=== "+format+"\n", args...) }
-	switchback, err := servers.Product(ctx, "starter")
-	if err != nil {
+// stage is a demo under way.
+type stage struct {
+	Options
+	lab            *setup.Lab
+	story          *story.Story
+	switchback     string // the operator's program
+	stdout, stderr io.Writer
+}
+
+func (s *stage) say(format string, args ...any) { fmt.Fprintf(s.stdout, "\n=== "+format+"\n", args...) }
+
+// play starts the lab, has a demo played on it, and ends it.
+func play(ctx context.Context, o Options, stdout, stderr io.Writer, demo func(context.Context, *stage) error) (err error) {
+	s := &stage{Options: o, stdout: stdout, stderr: stderr}
+	if s.switchback, err = servers.Product(ctx, "starter"); err != nil {
 		return err
 	}
-	say("Starting the lab in %s", o.Lab.Dir)
+	s.say("Starting the lab in %s", o.Lab.Dir)
 	begun := time.Now()
-	lab, err := setup.Up(ctx, o.Lab)
-	if err != nil {
+	if s.lab, err = setup.Up(ctx, o.Lab); err != nil {
 		return err
 	}
 	if !o.Keep {
-		defer func() { err = errors.Join(err, lab.Down()) }()
+		defer func() { err = errors.Join(err, s.lab.Down()) }()
 	}
-	w := lab.Options().Workloads[0]
-	fmt.Fprintf(stdout, "Ready after %.1f s: Temporal with its UI at %s, Consul, Vault, Kafka clusters east and west, a cluster link.\n", time.Since(begun).Seconds(), lab.TemporalUI())
-	s, err := story.Open(lab, w)
-	if err != nil {
+	made, w := s.lab.Options(), s.lab.Options().Workloads[0]
+	fmt.Fprintf(stdout, "Ready after %.1f s: Temporal with its UI at %s, Consul, Vault, Kafka clusters east and west (%s), %s.\n",
+		time.Since(begun).Seconds(), s.lab.TemporalUI(), made.Kafka, made.Link)
+	if s.story, err = story.Open(s.lab, w); err != nil {
 		return err
 	}
-	defer s.Close()
+	defer s.story.Close()
+	s.say("Traffic on east: %d topics of %d partitions, %d records/s", w.Topics, w.Partitions, w.Rate)
+	if err := flow(ctx, s.story, "east", o.Flow); err != nil {
+		return err
+	}
+	return demo(ctx, s)
+}
 
-	say("Traffic on east: %d topics of %d partitions, %d records/s", w.Topics, w.Partitions, w.Rate)
-	if err := flow(ctx, s, "east", o.Flow); err != nil {
-		return err
-	}
-	id := "planned-" + w.Name + "-demo"
-	say("switchback start planned %s --to west --watch", w.Name)
-	if err := start(ctx, switchback, lab, w.Name, id, stdout, stderr); err != nil {
-		return fmt.Errorf("the run did not complete: %w", err)
-	}
-	say("Traffic on west")
-	if err := flow(ctx, s, "west", o.Flow); err != nil {
-		return err
-	}
-	return verdict(ctx, s, o, id, stdout)
+// Planned moves the workload from east to west under live traffic.
+func Planned(ctx context.Context, o Options, stdout, stderr io.Writer) error {
+	return play(ctx, o, stdout, stderr, func(ctx context.Context, s *stage) error {
+		id := "planned-" + s.story.Workload.Name + "-demo"
+		if err := s.start(ctx, "planned", id); err != nil {
+			return fmt.Errorf("the run did not complete: %w", err)
+		}
+		s.say("Traffic on west")
+		if err := flow(ctx, s.story, "west", o.Flow); err != nil {
+			return err
+		}
+		settling, cancel := context.WithTimeout(ctx, settleTime)
+		defer cancel()
+		return s.verdict(ctx, id, s.story.Settle(settling)) // whoever did not read everything is in the verdict
+	})
 }
 
 // flow waits until traffic flows, and lets it flow for a while.
@@ -86,28 +102,30 @@ func flow(ctx context.Context, s *story.Story, cluster string, while time.Durati
 	}
 }
 
-// start runs the operator's own command.
-func start(ctx context.Context, program string, lab *setup.Lab, runbook, id string, stdout, stderr io.Writer) error {
-	cmd := exec.CommandContext(ctx, program, "start", "planned", runbook, "--to", "west", "--reason", "demo", "--by", "operator", "--workflow-id", id, "--watch") //nolint:gosec // the program was built by this very process
-	cmd.Env = append(os.Environ(), "TEMPORAL_ADDRESS="+lab.TemporalAddress(), "SWITCHBACK_TASK_QUEUE="+setup.TaskQueue)
-	cmd.Stdout, cmd.Stderr = stdout, stderr
+// start runs the operator's own command, and says it.
+func (s *stage) start(ctx context.Context, kind, id string, more ...string) error {
+	name := s.story.Workload.Name
+	s.say("switchback start %s %s --to west --watch", kind, name)
+	return s.operator(ctx, append([]string{"start", kind, name, "--to", "west", "--reason", "demo", "--by", setup.Requester, "--workflow-id", id, "--watch"}, more...)...)
+}
+
+func (s *stage) operator(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, s.switchback, args...) //nolint:gosec // the program was built by this very process
+	cmd.Env = append(os.Environ(), "TEMPORAL_ADDRESS="+s.lab.TemporalAddress(), "SWITCHBACK_TASK_QUEUE="+setup.TaskQueue)
+	cmd.Stdout, cmd.Stderr = s.stdout, s.stderr
 	return cmd.Run()
 }
 
 // settleTime bounds how long groups may need to read what is left.
 const settleTime = time.Minute
 
-// verdict ends the traffic, and prints the report beside what the clients wrote down.
-func verdict(ctx context.Context, s *story.Story, o Options, id string, stdout io.Writer) error {
-	settling, cancel := context.WithTimeout(ctx, settleTime)
-	defer cancel()
-	settled := s.Settle(settling) // whoever did not read everything is in the verdict
-	run := s.Temporal.GetWorkflow(ctx, id, "")
-	result, err := s.Ends(ctx, run)
+// verdict prints the report beside what the clients wrote down. Settled is how the end of the traffic went.
+func (s *stage) verdict(ctx context.Context, id string, settled error) error {
+	result, err := s.story.Ends(ctx, s.story.Temporal.GetWorkflow(ctx, id, ""))
 	if err != nil {
 		return err
 	}
-	v, err := s.Judge(ctx, "west", result.Report)
+	v, err := s.story.Judge(ctx, "west", result.Report)
 	if err != nil {
 		return err
 	}
@@ -115,13 +133,13 @@ func verdict(ctx context.Context, s *story.Story, o Options, id string, stdout i
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "\n=== The report\n\n%s\n", strings.TrimSpace(string(markdown)))
-	fmt.Fprintf(stdout, "\n=== What the clients wrote down\n\n%s\n", v)
-	path := filepath.Join(o.Out, "verdict.json")
+	fmt.Fprintf(s.stdout, "\n=== The report\n\n%s\n", strings.TrimSpace(string(markdown)))
+	fmt.Fprintf(s.stdout, "\n=== What the clients wrote down\n\n%s\n", v)
+	path := filepath.Join(s.Out, "verdict.json")
 	if err := story.Write(path, v); err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "\nverdict: %s\nreport:  %s\n", path, result.Markdown)
+	fmt.Fprintf(s.stdout, "\nverdict: %s\nreport:  %s\n", path, result.Markdown)
 	return errors.Join(settled, judged(v, result))
 }
 
