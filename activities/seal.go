@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -188,6 +189,12 @@ func (a *Mirrors) stoppedAll(ctx context.Context, r *route, deadline time.Time, 
 	})
 }
 
+// UnsealInput is a wait; Owner is the run whose topics are meant, empty for the guard's own.
+type UnsealInput struct {
+	WaitInput
+	Owner string `json:"owner,omitempty"`
+}
+
 // UnsealResult says from where the mirrors go on.
 type UnsealResult struct {
 	Acted
@@ -198,14 +205,21 @@ type UnsealResult struct {
 // Unseal takes a seal back while the source is still fenced: waits until the connectors have stopped, sets their offsets to
 // what the target is now proven to have, reads them back, and only then lifts the seal and lets them go on (P27). The
 // stored ones are older: with them everything since would be copied again.
-func (a *Mirrors) Unseal(ctx context.Context, in WaitInput) (out UnsealResult, err error) {
+func (a *Mirrors) Unseal(ctx context.Context, in UnsealInput) (out UnsealResult, err error) {
 	ctx, out.Acted = begin(ctx)
 	r, err := a.opened(ctx, in.Guard, in.Route)
 	if err != nil {
 		return out, err
 	}
 	defer r.close()
-	scope, err := r.records.scope(ctx, in.Guard.Run.ID())
+	if in.Owner == "" {
+		in.Owner = in.Guard.Run.ID()
+	}
+	scope, err := r.records.scope(ctx, in.Owner)
+	if errors.Is(err, fault.ErrNotFound) {
+		out.Text = "the mirror had not been sealed: the run had not got that far"
+		return out, nil
+	}
 	if err != nil {
 		return out, err
 	}

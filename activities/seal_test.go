@@ -30,7 +30,7 @@ func (w *world) sealed(until time.Time) (PromoteResult, error) {
 }
 
 func (w *world) unseal(until time.Time) (UnsealResult, error) {
-	return run[UnsealResult](w, (*Mirrors)(nil).Unseal, w.waitInput(until))
+	return run[UnsealResult](w, (*Mirrors)(nil).Unseal, UnsealInput{WaitInput: w.waitInput(until)})
 }
 
 func TestSealDeniesKeepsMarksAndAsksForTheStop(t *testing.T) {
@@ -132,4 +132,22 @@ func TestP05_TheFenceIsRefusedWhileTheMirrorMayCopyACLs(t *testing.T) {
 	require.NoError(t, err)
 	_, err = w.raise()
 	require.NoError(t, err)
+}
+
+// What a run that was closed by hand left is taken back by the next one, in its name.
+func TestP27_AnotherRunsSealIsLiftedTheSameWay(t *testing.T) {
+	t.Parallel()
+	w := sealing(t)
+	_, err := w.sealed(soon())
+	require.NoError(t, err)
+	next := UnsealInput{WaitInput: w.waitInput(soon()), Owner: w.guard().Run.ID()}
+	next.Guard.Run.FirstRunID = "r2"
+	out, err := run[UnsealResult](w, (*Mirrors)(nil).Unseal, next)
+	require.NoError(t, err)
+	require.True(t, out.Changed)
+	require.Equal(t, int64(5), w.link.patched[replication.Partition{Topic: "orders"}])
+	next.Owner = "died/early"
+	out, err = run[UnsealResult](w, (*Mirrors)(nil).Unseal, next)
+	require.NoError(t, err)
+	require.False(t, out.Changed)
 }

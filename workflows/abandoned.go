@@ -13,6 +13,10 @@ import (
 // settle undoes what a run left behind that was closed without releasing: terminated, reset, or timed out by somebody.
 // It outlives the writes that may still be under way, then looks where the workload is (P35c).
 func (f *failover) settle(ctx workflow.Context, left activities.Holder) error {
+	if left.Kind == kindGrants {
+		f.unsettled = false // what it granted stays, and it stopped nobody
+		return nil
+	}
 	f.say(string(Preflight), "what run "+left.Run.ID()+" left behind")
 	f.begun = true
 	f.note(workflow.Now(ctx).Add(activities.WriteDeadline))
@@ -88,6 +92,12 @@ func (f *failover) undoFor(ctx workflow.Context, until time.Time, left activitie
 		}
 		f.next++ // the holder of the lock counts on; nobody else can meanwhile
 		f.status.NextEpoch = f.next
+	}
+	if route.Link.MirrorMaker != nil { // before its seal is lifted with the fences, the mirror is told where to go on (P27)
+		in := activities.UnsealInput{WaitInput: activities.WaitInput{Guard: f.guard, Route: route, Deadline: inside(ctx, until)}, Owner: left.Run.ID()}
+		if _, err := perform[activities.UnsealResult](f.engine, longWait(ctx, until, "let the mirror go on"), mirrors.Unseal, in); err != nil {
+			return err
+		}
 	}
 	fence := activities.FenceInput{Guard: f.guard, Route: route, Owner: left.Run.ID(), Topics: f.book.Topics}
 	if _, err := perform[activities.FenceResult](f.engine, atomicWrite(ctx, until, "lift what "+left.Run.ID()+" fenced"), fences.Lift, fence); err != nil {

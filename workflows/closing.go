@@ -53,7 +53,8 @@ func (f *failover) liftFences(ctx workflow.Context, until time.Time) (string, er
 
 // unseal lets the mirror go on, exactly after what the target has (P27).
 func (f *failover) unseal(ctx workflow.Context, until time.Time) (string, error) {
-	out, err := perform[activities.UnsealResult](f.engine, longWait(ctx, until, "let the mirror go on"), mirrors.Unseal, f.wait(ctx, until))
+	out, err := perform[activities.UnsealResult](f.engine, longWait(ctx, until, "let the mirror go on"), mirrors.Unseal,
+		activities.UnsealInput{WaitInput: f.wait(ctx, until)})
 	return out.Text, err
 }
 

@@ -82,7 +82,7 @@ func (f *fixing) run(ctx workflow.Context) (out activities.GrantsResult, err err
 func (f *fixing) held(ctx workflow.Context, seen activities.ReadDiscoveryResult, do func() error) error {
 	entity := "runbook/" + f.in.Runbook
 	var got activities.Acquired
-	acquire := activities.Acquire{Entity: entity, Run: f.status.Run, Kind: "grants", From: f.status.From, To: f.in.To,
+	acquire := activities.Acquire{Entity: entity, Run: f.status.Run, Kind: kindGrants, From: f.status.From, To: f.in.To,
 		SeenEpoch: seen.HighestEpoch(), SeenActive: seen.Required().Cluster}
 	err := workflow.ExecuteActivity(atomicWrite(ctx, workflow.Now(ctx).Add(lockBudget), "take "+entity), locks.Acquire, acquire).Get(ctx, &got)
 	switch {
@@ -111,3 +111,6 @@ func grantsPage(s Status, out activities.GrantsResult) string {
 	}
 	return string(b)
 }
+
+// kindGrants is how an entity knows a holder that only grants.
+const kindGrants = "grants"
