@@ -232,7 +232,7 @@ func (a *Mirrors) Unseal(ctx context.Context, in UnsealInput) (out UnsealResult,
 	ours := replication.Missing(seal, replication.Missing(seal, owned.ACLs))
 	if len(ours) == 0 {
 		out.Text = "the mirror had not been sealed"
-		return out, nil
+		return out, a.sayAgain(ctx, r, in, owned)
 	}
 	next, err := a.boundary(ctx, r, topics, in.Deadline)
 	if err != nil {
@@ -270,6 +270,20 @@ func (a *Mirrors) Unseal(ctx context.Context, in UnsealInput) (out UnsealResult,
 	out.Changed, out.Partitions = true, len(next)
 	out.Text = fmt.Sprintf("the mirror goes on exactly after what %s has, in %d partitions", in.Route.To.Name, out.Partitions)
 	return out, nil
+}
+
+// sayAgain writes what the runbook owns on both clusters once more: an attempt that lifted the seal may have died between
+// the two.
+func (a *Mirrors) sayAgain(ctx context.Context, r *route, in UnsealInput, owned OwnedACLs) error {
+	if owned.Run == "" {
+		return nil
+	}
+	wctx, cancel, err := writing(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	return r.records.put(wctx, map[string]any{aclsKey(in.Guard.Run.Runbook, in.Route.To.Name): owned})
 }
 
 // boundary is where each partition goes on, once the target is proven to have everything of the fenced source.
