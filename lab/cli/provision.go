@@ -143,11 +143,12 @@ func (o owners) give(dir string) error {
 	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // a folder that is to be looked into
 		return err
 	}
-	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		name, err := filepath.Rel(dir, path)
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
+	return fs.WalkDir(root.FS(), ".", func(name string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -155,6 +156,6 @@ func (o owners) give(dir string) error {
 		if !ok {
 			to = everything
 		}
-		return os.Lchown(path, to[0], to[1])
+		return root.Lchown(name, to[0], to[1])
 	})
 }
