@@ -113,7 +113,7 @@ func (s *assessment) look(ctx context.Context, consuls Consuls) error {
 	s.resolve(sample)
 	names := append(Scope{Topics: s.topics}.TopicNames(), s.bare...)
 	err = sideBySide(
-		func() (err error) { s.evidence, err = gather(ctx, s.r, s.in.Run.Runbook, names); return err },
+		func() (err error) { s.evidence, err = gather(ctx, s.r, s.in.Run.Runbook, names, unhurried); return err },
 		func() error { s.out.To = reachOf(ctx, s.r.to, to, s.onTarget); return nil },
 		func() error { s.out.From = reachOf(ctx, s.r.from, s.in.Route.From.Name, s.sources); return nil },
 	)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -21,6 +22,7 @@ type activityInfo = activity.Info
 
 // fakeLink is a link as hard to live with as a real one: it accepts and does later, loses answers, hangs and refuses.
 type fakeLink struct {
+	busy    atomic.Bool // answers no question about mirrors
 	w       *world
 	prefix  string
 	seals   bool // an ACL is its seal, and a stop can be taken back
@@ -81,7 +83,11 @@ func (l *fakeLink) Status(context.Context) (replication.LinkStatus, error) {
 		Topics: slices.Sorted(maps.Keys(l.mirrors)), Syncs: l.now}, nil
 }
 
-func (l *fakeLink) Mirrors(context.Context) ([]replication.Mirror, error) {
+func (l *fakeLink) Mirrors(ctx context.Context) ([]replication.Mirror, error) {
+	if l.busy.Load() { // as Kafka Connect is while its tasks stop
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var list []replication.Mirror

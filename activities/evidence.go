@@ -35,8 +35,20 @@ func (e evidence) loss(outage time.Time) (replication.Loss, []replication.TopicL
 // extrasTime bounds what is good to know and not needed: sizes and times of records.
 const extrasTime = 3 * time.Second
 
-// gather asks everybody, side by side. Only the target has to answer.
-func gather(ctx context.Context, r *route, runbook string, topics []string) (e evidence, err error) {
+// unhurried is the time for the link's claim where nobody waits for the step.
+const unhurried = 30 * time.Second
+
+// claimTime bounds the link's claim while clients wait. A link whose stop is not final was asked to stop a moment ago, and may
+// answer nobody before its tasks have: what it claimed in the last sample serves as well.
+func claimTime(link replication.Link) time.Duration {
+	if link.StopIsFinal() {
+		return extrasTime
+	}
+	return glance
+}
+
+// gather asks everybody, side by side. Only the target has to answer, and the link within the time for its claim.
+func gather(ctx context.Context, r *route, runbook string, topics []string, claim time.Duration) (e evidence, err error) {
 	var target, source []replication.Ends
 	var newest map[replication.Partition]time.Time
 	var sizes map[string]int64
@@ -53,6 +65,8 @@ func gather(ctx context.Context, r *route, runbook string, topics []string) (e e
 			return nil
 		},
 		func() error {
+			ctx, cancel := context.WithTimeout(ctx, claim)
+			defer cancel()
 			mirrors, _ := r.link.Mirrors(ctx) // a hint
 			for _, m := range mirrors {
 				for p, at := range m.Fetched {
@@ -170,6 +184,9 @@ func (e *evidence) layDown(topics []string, of func(replication.Partition) *repl
 		k := of(p.Partition)
 		if k.Hint && k.Held == replication.Unknown {
 			k.Held = p.Replicated
+		}
+		if _, said := e.fetched[p.Partition]; !said && p.Replicated != replication.Unknown {
+			e.fetched[p.Partition] = p.Replicated
 		}
 		if p.TargetEnd == replication.Unknown {
 			continue // a bound takes a look at both ends (P21)

@@ -285,7 +285,7 @@ func (o *old) count(ctx context.Context) error {
 	if marks, err = o.bounds(ctx, marks); err != nil {
 		return err
 	}
-	e, err := gather(ctx, o.r, o.in.Guard.Run.Runbook, o.topics)
+	e, err := gather(ctx, o.r, o.in.Guard.Run.Runbook, o.topics, unhurried)
 	if err != nil {
 		return err
 	}

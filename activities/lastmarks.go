@@ -29,7 +29,7 @@ func (a *Mirrors) KeepLastMarks(ctx context.Context, in LastMarksInput) (out Las
 	if err != nil {
 		return out, err
 	}
-	e, err := gather(ctx, r, in.Guard.Run.Runbook, scope.TopicNames())
+	e, err := gather(ctx, r, in.Guard.Run.Runbook, scope.TopicNames(), claimTime(r.link))
 	if err != nil {
 		return out, err
 	}

@@ -58,6 +58,28 @@ func TestKeepLastMarks(t *testing.T) {
 	require.Contains(t, out.Text, "at least 0 records, open")
 }
 
+// Kafka Connect answers nobody while its tasks stop, which takes them seconds: clients wait for the marks, and the marks for
+// no claim that the last sample has as well.
+func TestMarksDoNotWaitForALinkThatStops(t *testing.T) {
+	t.Parallel()
+	w := cutOff(t)
+	w.link.seals = true
+	s := Sample{Runbook: "orders", From: "east", To: "west", SourceCluster: "east-id", TargetCluster: "west-id", Epoch: w.epoch, Seen: time.Now(), LastAnswer: time.Now(),
+		Topics: []replication.Topic{{Name: "orders", Partitions: 2}}, Groups: []string{"billing"},
+		Positions: []replication.Position{{Partition: at("orders", 0), SourceEnd: 9, Replicated: 3, TargetEnd: replication.Unknown},
+			{Partition: at("orders", 1), SourceEnd: 9, Replicated: replication.Unknown, TargetEnd: replication.Unknown}}}
+	require.NoError(t, putSample(t.Context(), w.as("west", admin).Records(PositionsTopic), s))
+	w.link.busy.Store(true)
+	began := time.Now()
+	out, err := w.keepLastMarks()
+	require.NoError(t, err)
+	require.Less(t, time.Since(began), extrasTime)
+	require.Equal(t, 3, out.Partitions)
+	marks := w.marks("west")
+	m := marks[slices.IndexFunc(marks, func(m replication.Mark) bool { return m.Partition == at("orders", 0) })]
+	require.EqualValues(t, 3, m.Replicated)
+}
+
 func TestKilledWhileKeepingLastMarks(t *testing.T) {
 	t.Parallel()
 	everywhere(t, cutOff, func(w *world) error { _, err := w.keepLastMarks(); return err })
