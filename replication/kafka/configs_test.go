@@ -39,7 +39,7 @@ func TestTimesAndSizesOfRecords(t *testing.T) {
 	ctx := short(t)
 	require.NoError(t, c.CreateTopic(ctx, replication.NewTopic{Name: "a", Partitions: 2}))
 	first := time.UnixMilli(1_700_000_000_000)
-	cl := raw(t, f)
+	cl := raw(t, f, kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	for i := range 4 {
 		require.NoError(t, cl.ProduceSync(ctx, &kgo.Record{Topic: "a", Partition: 0, Value: make([]byte, 100), Timestamp: first.Add(time.Duration(i) * time.Minute)}).FirstErr())
 	}
