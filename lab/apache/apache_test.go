@@ -62,6 +62,9 @@ func connect(user secret.Login, opts ...kgo.Opt) (*kgo.Client, error) {
 // open skips the test where Kafka cannot run, and starts nothing yet.
 func open(t *testing.T) (*pair, apache.Runtime) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("real brokers take their time; make test plays this")
+	}
 	if missing := apache.Missing(); missing != "" {
 		t.Skip(missing)
 	}
@@ -319,9 +322,6 @@ func TestMirror(t *testing.T) {
 }
 
 func TestMirrorExactlyOnce(t *testing.T) {
-	if testing.Short() {
-		t.Skip("exactly-once source support has its own servers")
-	}
 	p := mirror(t, true)
 	p.everythingIsMirrored(t)
 	require.NoError(t, p.tree.Kill("connect-west"))

@@ -23,6 +23,9 @@ import (
 // onApache are options of a lab on real brokers; the test is skipped where they cannot run.
 func onApache(t *testing.T, link string) setup.Options {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("real brokers take their time; make test plays this")
+	}
 	o := servers(t, func(o *setup.Options) { o.Kafka, o.Link = setup.Apache, link })
 	if missing := setup.Missing(o); missing != "" {
 		t.Skip(missing)
