@@ -119,6 +119,33 @@ func TestP38_TheLossIsOpenUntilTheOldClusterIsFenced(t *testing.T) {
 	t.Log(v)
 }
 
+// The old cluster answers us and no client can write to it: the run fences it itself, reads its end behind the fence, and
+// closes the number without waiting for anybody.
+func TestP38_AnOldClusterThatAnswersIsFencedByTheRunItself(t *testing.T) {
+	s := up(t)
+	p := s.play(t, "orders")
+	p.flows("east")
+	s.does(t, "the groups' offsets are mirrored", func(ctx context.Context) error { return p.HandedOver(ctx, "west") })
+	for _, topic := range p.Workload.TopicNames() {
+		s.kafkaFault(t, "east", kafka.Fault{Kind: "error", Key: "Produce", Topic: topic, Error: "LEADER_NOT_AVAILABLE"})
+	}
+	run := p.unplanned("no-client-gets-in", time.Now())
+	p.approved(run)
+	out := p.ends(run, workflows.Completed)
+	r := p.report(out)
+	require.True(t, r.RPO.Known, "%s", r.RPO.Text)
+	require.False(t, r.Loss.Open)
+	_, there, err := p.Fencing(t.Context(), "east")
+	require.NoError(t, err)
+	require.False(t, there, "nothing is left to fence")
+	acls := s.acls(t, "east")
+	for _, acl := range p.fence() {
+		require.Contains(t, acls, acl)
+	}
+	p.flows("west")
+	t.Log(p.wellAfter("west", out))
+}
+
 // The old cluster dies under a planned run, whose producers are stopped already: it is turned into an unplanned one, and
 // nothing is taken back first.
 func TestAPlannedRunIsEscalatedWhenItsClusterDies(t *testing.T) {
