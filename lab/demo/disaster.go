@@ -51,7 +51,7 @@ func (s *stage) prepared(ctx context.Context) error {
 	if err := s.operator(ctx, "watch", s.story.Workload.Name, "--once", "--every", "1s", "--silent-after", "3s", "--timeout", stepTime.String()); err != nil {
 		return fmt.Errorf("watch: %w", err)
 	}
-	return s.story.HandedOver(ctx, "west")
+	return s.story.HandedOver(ctx, "east", "west")
 }
 
 // failOver runs the operators' commands: one asks for the run, two others approve it.

@@ -40,7 +40,7 @@ func TestP13_ADeadClusterIsLeftAndFencedWhenItIsBack(t *testing.T) {
 			s := up(t, with(t), edited(func(b *runbooks.Runbook) { b.Budgets.Promote = runbooks.Duration(10 * time.Second) }))
 			p := s.play(t, "orders")
 			p.flows("east")
-			s.does(t, "the groups' offsets are mirrored", func(ctx context.Context) error { return p.HandedOver(ctx, "west") })
+			s.does(t, "the groups' offsets are mirrored", func(ctx context.Context) error { return p.HandedOver(ctx, "east", "west") })
 			gone := p.dies("east")
 
 			var plan workflows.UnplannedPlan
@@ -84,7 +84,7 @@ func TestP38_TheLossIsOpenUntilTheOldClusterIsFenced(t *testing.T) {
 	})
 	p := s.play(t, "orders")
 	p.flows("east")
-	s.does(t, "the groups' offsets are mirrored", func(ctx context.Context) error { return p.HandedOver(ctx, "west") })
+	s.does(t, "the groups' offsets are mirrored", func(ctx context.Context) error { return p.HandedOver(ctx, "east", "west") })
 	// Nobody new is let in; who is in goes on: the producers, and the link.
 	answers := s.kafkaFault(t, "east", kafka.Fault{Kind: "close", Key: "SASLHandshake"})
 	wire.cut.Store(true)
@@ -125,7 +125,7 @@ func TestP38_AnOldClusterThatAnswersIsFencedByTheRunItself(t *testing.T) {
 	s := up(t)
 	p := s.play(t, "orders")
 	p.flows("east")
-	s.does(t, "the groups' offsets are mirrored", func(ctx context.Context) error { return p.HandedOver(ctx, "west") })
+	s.does(t, "the groups' offsets are mirrored", func(ctx context.Context) error { return p.HandedOver(ctx, "east", "west") })
 	for _, topic := range p.Workload.TopicNames() {
 		s.kafkaFault(t, "east", kafka.Fault{Kind: "error", Key: "Produce", Topic: topic, Error: "LEADER_NOT_AVAILABLE"})
 	}
@@ -152,7 +152,7 @@ func TestAPlannedRunIsEscalatedWhenItsClusterDies(t *testing.T) {
 	s := up(t, approvals(1))
 	p := s.play(t, "orders")
 	p.flows("east")
-	s.does(t, "the groups' offsets are mirrored", func(ctx context.Context) error { return p.HandedOver(ctx, "west") })
+	s.does(t, "the groups' offsets are mirrored", func(ctx context.Context) error { return p.HandedOver(ctx, "east", "west") })
 	run := p.start("escalated")
 	p.reaches(run, string(workflows.Approve))
 	s.mirror(t, "pause", "orders.01") // so that the run is still draining when its cluster dies

@@ -94,24 +94,33 @@ func (s *Story) closed(ctx context.Context, cluster string) (*report.Loss, error
 	return &report.Loss{AtLeast: f.Loss.AtLeast, AtMost: report.Offset(f.Loss.AtMost), Why: f.Loss.Why}, nil
 }
 
-// HandedOver waits until the mirror has brought the offsets of every group to a cluster: a disaster before that makes the
-// groups read all of it again.
-func (s *Story) HandedOver(ctx context.Context, cluster string) error {
-	on, err := s.Lab.Kafka(cluster, "lab")
+// HandedOver waits until the mirror has brought the offsets that every group has on one cluster to another: a disaster
+// before that makes the groups read all of it again. A partition that nobody wrote to has none on either.
+func (s *Story) HandedOver(ctx context.Context, from, to string) error {
+	source, err := s.Lab.Kafka(from, "lab")
 	if err != nil {
 		return err
 	}
-	defer on.Close()
-	admin := kadm.NewClient(on)
-	return Until(ctx, "the groups' offsets on "+cluster, func() (bool, error) {
+	defer source.Close()
+	target, err := s.Lab.Kafka(to, "lab")
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	here, there := s.Lab.TopicNames(from, s.Workload), s.Lab.TopicNames(to, s.Workload)
+	return Until(ctx, "the groups' offsets on "+to, func() (bool, error) {
 		for _, group := range s.Workload.Groups() {
-			committed, err := admin.FetchOffsets(ctx, group)
+			stands, err := kadm.NewClient(source).FetchOffsets(ctx, group)
 			if err != nil {
 				return false, err
 			}
-			for _, topic := range s.Lab.TopicNames(cluster, s.Workload) {
-				if have := len(committed[topic]); have < s.Workload.Partitions {
-					return false, fmt.Errorf("group %s has offsets of %d of %d partitions of %s", group, have, s.Workload.Partitions, topic)
+			mirrored, err := kadm.NewClient(target).FetchOffsets(ctx, group)
+			if err != nil {
+				return false, err
+			}
+			for i := range here {
+				if want, have := len(stands[here[i]]), len(mirrored[there[i]]); have < want {
+					return false, fmt.Errorf("group %s has offsets of %d of %d partitions of %s", group, have, want, there[i])
 				}
 			}
 		}
