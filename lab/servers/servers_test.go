@@ -219,7 +219,7 @@ func TestProgressNamesTheWait(t *testing.T) {
 		cancel()
 		return Locked(ctx, path, func() error { return nil })
 	})
-	require.Contains(t, said.String(), "Another process is building tool; waiting for it.")
+	require.Contains(t, said.String(), "Another process is making tool; waiting for it.")
 }
 
 // Two labs that start at the same moment must not be given the same port: one would talk to the other's server.
