@@ -23,15 +23,11 @@ const drainEvery = 50 * time.Millisecond
 // and proven quiescent: its ends are final.
 func (a *Logs) Drain(ctx context.Context, in WaitInput) (out DrainResult, err error) {
 	ctx, _ = begin(ctx)
-	r, err := a.opened(ctx, in.Guard, in.Route)
+	r, scope, err := a.scoped(ctx, in.Guard, in.Route)
 	if err != nil {
 		return out, err
 	}
 	defer r.close()
-	scope, err := r.records.scope(ctx, in.Guard.Run.ID())
-	if err != nil {
-		return out, err
-	}
 	err = until(ctx, in.Deadline, drainEvery, func(ctx context.Context) (bool, string, error) {
 		killpoint.Reach("Drain/middle")
 		ends, err := r.from.Ends(ctx, scope.TopicNames())
@@ -66,15 +62,11 @@ const catchUpEvery = 200 * time.Millisecond
 // group never committed is one it does not read.
 func (a *Logs) CatchUp(ctx context.Context, in WaitInput) (out CatchUpResult, err error) {
 	ctx, _ = begin(ctx)
-	r, err := a.opened(ctx, in.Guard, in.Route)
+	r, scope, err := a.scoped(ctx, in.Guard, in.Route)
 	if err != nil {
 		return out, err
 	}
 	defer r.close()
-	scope, err := r.records.scope(ctx, in.Guard.Run.ID())
-	if err != nil {
-		return out, err
-	}
 	err = until(ctx, in.Deadline, catchUpEvery, func(ctx context.Context) (bool, string, error) {
 		var behind []replication.Outcome // the last whole look counts
 		ends, err := r.from.Ends(ctx, scope.TopicNames())

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"switchback/internal/fault"
@@ -20,15 +19,11 @@ import (
 func (a *Mirrors) FailOver(ctx context.Context, in WaitInput) (out FailOverResult, err error) {
 	ctx, out.Acted = begin(ctx)
 	in.Route.SourceLost = true
-	r, err := a.opened(ctx, in.Guard, in.Route)
+	r, scope, err := a.scoped(ctx, in.Guard, in.Route)
 	if err != nil {
 		return out, err
 	}
 	defer r.close()
-	scope, err := r.records.scope(ctx, in.Guard.Run.ID())
-	if err != nil {
-		return out, err
-	}
 	out.Topics = len(scope.Topics)
 	if r.link.StopIsFinal() {
 		return out, a.failOver(ctx, r, in, scope.TopicNames(), &out)
@@ -139,7 +134,7 @@ func (a *Mirrors) failedOver(ctx context.Context, r *route, deadline time.Time, 
 				return false, "", err
 			}
 		}
-		return false, fmt.Sprintf("%d mirrors to stop: %s", len(waiting), strings.Join(waiting[:min(len(waiting), 5)], "; ")), nil
+		return false, toStop(waiting), nil
 	})
 }
 
@@ -195,15 +190,11 @@ func (a *Mirrors) failOverSealed(ctx context.Context, r *route, in WaitInput, to
 func (a *Mirrors) AwaitStopped(ctx context.Context, in WaitInput) (out FailOverResult, err error) {
 	ctx, out.Acted = begin(ctx)
 	in.Route.SourceLost = true
-	r, err := a.opened(ctx, in.Guard, in.Route)
+	r, scope, err := a.scoped(ctx, in.Guard, in.Route)
 	if err != nil {
 		return out, err
 	}
 	defer r.close()
-	scope, err := r.records.scope(ctx, in.Guard.Run.ID())
-	if err != nil {
-		return out, err
-	}
 	topics := scope.TopicNames()
 	out.Topics = len(topics)
 	states, err := mirrorStates(ctx, r.link, topics)

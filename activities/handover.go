@@ -46,15 +46,11 @@ const groupsAtOnce = 16
 // writes them on the target for every partition, clamped to its range, and reads them back (P8, P9, P24, P25).
 func (a *Groups) HandOver(ctx context.Context, in HandOverInput) (out HandOverResult, err error) {
 	ctx, out.Acted = begin(ctx)
-	r, err := a.opened(ctx, in.Guard, in.Route)
+	r, scope, err := a.scoped(ctx, in.Guard, in.Route)
 	if err != nil {
 		return out, err
 	}
 	defer r.close()
-	scope, err := r.records.scope(ctx, in.Guard.Run.ID())
-	if err != nil {
-		return out, err
-	}
 	if err := aclSyncIsOff(ctx, r); err != nil {
 		return out, err
 	}

@@ -23,16 +23,11 @@ import (
 func (a *Groups) HandOverLastKnown(ctx context.Context, in HandOverInput) (out HandOverResult, err error) {
 	ctx, out.Acted = begin(ctx)
 	in.Route.SourceLost = true
-	r, err := a.opened(ctx, in.Guard, in.Route)
+	r, scope, err := a.scoped(ctx, in.Guard, in.Route)
 	if err != nil {
 		return out, err
 	}
 	defer r.close()
-	run := in.Guard.Run.ID()
-	scope, err := r.records.scope(ctx, run)
-	if err != nil {
-		return out, err
-	}
 	h := &lastKnown{r: r, in: in, scope: scope, out: &out}
 	if err := h.look(ctx); err != nil {
 		return out, err

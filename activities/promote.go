@@ -216,7 +216,7 @@ func (a *Mirrors) stopped(ctx context.Context, r *route, deadline time.Time, top
 				hang = append(hang, topic)
 			}
 		}
-		text := fmt.Sprintf("%d mirrors to stop: %s", len(waiting), strings.Join(waiting[:min(len(waiting), 5)], "; "))
+		text := toStop(waiting)
 		switch again := time.Since(asked) > askAgain; {
 		case len(waiting) == 0:
 			return true, "", nil
@@ -240,6 +240,11 @@ func (a *Mirrors) stopped(ctx context.Context, r *route, deadline time.Time, top
 		}
 		return false, text, nil
 	})
+}
+
+// toStop says which mirrors are waited for.
+func toStop(waiting []string) string {
+	return fmt.Sprintf("%d mirrors to stop: %s", len(waiting), strings.Join(waiting[:min(len(waiting), 5)], "; "))
 }
 
 // equal proves that a failover of the topics loses nothing.

@@ -41,15 +41,11 @@ const lookEvery = 50 * time.Millisecond
 // the deadline TypeStillWriting names who writes as well as Kafka allows.
 func (a *Logs) Quiesce(ctx context.Context, in WaitInput) (out QuiesceResult, err error) {
 	ctx, out.Acted = begin(ctx)
-	r, err := a.opened(ctx, in.Guard, in.Route)
+	r, scope, err := a.scoped(ctx, in.Guard, in.Route)
 	if err != nil {
 		return out, err
 	}
 	defer r.close()
-	scope, err := r.records.scope(ctx, in.Guard.Run.ID())
-	if err != nil {
-		return out, err
-	}
 	var unsettled []replication.Outcome
 	var last []replication.Ends
 	err = until(ctx, in.Deadline, lookEvery, func(ctx context.Context) (bool, string, error) {

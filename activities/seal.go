@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"switchback/internal/fault"
@@ -185,7 +184,7 @@ func (a *Mirrors) stoppedAll(ctx context.Context, r *route, deadline time.Time, 
 				waiting = append(waiting, fmt.Sprintf("%s: %s %s", topic, m.Raw, m.Reason))
 			}
 		}
-		return len(waiting) == 0, fmt.Sprintf("%d mirrors to stop: %s", len(waiting), strings.Join(waiting[:min(len(waiting), 5)], "; ")), nil
+		return len(waiting) == 0, toStop(waiting), nil
 	})
 }
 

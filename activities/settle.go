@@ -19,15 +19,11 @@ import (
 func (a *Logs) Settle(ctx context.Context, in WaitInput) (out QuiesceResult, err error) {
 	ctx, out.Acted = begin(ctx)
 	in.Route.SourceLost = true
-	r, err := a.opened(ctx, in.Guard, in.Route)
+	r, scope, err := a.scoped(ctx, in.Guard, in.Route)
 	if err != nil {
 		return out, err
 	}
 	defer r.close()
-	scope, err := r.records.scope(ctx, in.Guard.Run.ID())
-	if err != nil {
-		return out, err
-	}
 	limit, err := stopEnds(ctx, r, in.Guard.Run.ID(), scope.TopicNames())
 	if err != nil {
 		return out, err

@@ -92,6 +92,20 @@ func (o Outside) opened(ctx context.Context, g Guard, r Route) (*route, error) {
 	return out, err
 }
 
+// scoped is opened, with what the run's topics and groups are.
+func (o Outside) scoped(ctx context.Context, g Guard, r Route) (*route, Scope, error) {
+	out, err := o.opened(ctx, g, r)
+	if err != nil {
+		return nil, Scope{}, err
+	}
+	scope, err := out.records.scope(ctx, g.Run.ID())
+	if err != nil {
+		out.close()
+		return nil, Scope{}, err
+	}
+	return out, scope, nil
+}
+
 func (r *route) close() {
 	if r.from != nil {
 		r.from.Close()

@@ -45,15 +45,11 @@ const (
 // Suspend records what stood before, then suspends: idempotent, also after a crash in between.
 func (a *Syncs) Suspend(ctx context.Context, in SyncsInput) (out SyncsResult, err error) {
 	ctx, out.Acted = begin(ctx)
-	r, err := a.opened(ctx, in.Guard, in.Route)
+	r, scope, err := a.scoped(ctx, in.Guard, in.Route)
 	if err != nil {
 		return out, err
 	}
 	defer r.close()
-	scope, err := r.records.scope(ctx, in.Guard.Run.ID())
-	if err != nil {
-		return out, err
-	}
 	status, err := r.link.Status(ctx)
 	if err != nil {
 		return out, wrap("read the link", err)

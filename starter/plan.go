@@ -61,16 +61,9 @@ what they lack there; with --yes as well it creates exactly that, and nothing el
 				if grants {
 					return c.fixGrants(ctx, t, workflows.GrantsRequest{Runbook: in.Runbook, From: in.From, To: in.To}, sure)
 				}
-				id := fmt.Sprintf("plan-%s-%s", in.Runbook, c.now().UTC().Format("20060102-150405.000"))
-				run, err := t.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-					ID: id, TaskQueue: c.taskQueue, WorkflowTaskTimeout: activities.TaskTimeout, StaticSummary: "Dry run: " + in.Runbook + " to " + in.To,
-				}, workflows.PlanFailover, in)
+				p, err := dryRun[workflows.Plan](ctx, c, t, "plan", "Dry run", in.Runbook, in.To, workflows.PlanFailover, in)
 				if err != nil {
-					return fmt.Errorf("start %s: %w", id, err)
-				}
-				var p workflows.Plan
-				if err := run.Get(ctx, &p); err != nil {
-					return fmt.Errorf("plan %s: %w", in.Runbook, err)
+					return err
 				}
 				if c.output == "json" {
 					err = c.json(p)
@@ -90,6 +83,21 @@ what they lack there; with --yes as well it creates exactly that, and nothing el
 	cmd.Flags().BoolVar(&grants, "fix-grants", false, "only say what the clients lack on the other cluster, as commands that create it")
 	cmd.Flags().BoolVar(&sure, "yes", false, "with --fix-grants: create it")
 	return cmd
+}
+
+// dryRun runs a planning workflow and returns what it found.
+func dryRun[P any](ctx context.Context, c *cli, t client.Client, prefix, summary, runbook, to string, workflow, in any) (p P, err error) {
+	id := fmt.Sprintf("%s-%s-%s", prefix, runbook, c.now().UTC().Format("20060102-150405.000"))
+	run, err := t.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+		ID: id, TaskQueue: c.taskQueue, WorkflowTaskTimeout: activities.TaskTimeout, StaticSummary: summary + ": " + runbook + " to " + to,
+	}, workflow, in)
+	if err != nil {
+		return p, fmt.Errorf("start %s: %w", id, err)
+	}
+	if err := run.Get(ctx, &p); err != nil {
+		return p, fmt.Errorf("plan %s: %w", runbook, err)
+	}
+	return p, nil
 }
 
 func (c *cli) showPlan(p workflows.Plan, all bool) {

@@ -40,16 +40,9 @@ go now.`,
 				}
 				ctx, cancel := context.WithTimeout(ctx, max(c.timeout, planning))
 				defer cancel()
-				id := fmt.Sprintf("plan-unplanned-%s-%s", in.Runbook, c.now().UTC().Format("20060102-150405.000"))
-				run, err := t.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-					ID: id, TaskQueue: c.taskQueue, WorkflowTaskTimeout: activities.TaskTimeout, StaticSummary: "Dry run, unplanned: " + in.Runbook + " to " + in.To,
-				}, workflows.PlanUnplannedFailover, in)
+				p, err := dryRun[workflows.UnplannedPlan](ctx, c, t, "plan-unplanned", "Dry run, unplanned", in.Runbook, in.To, workflows.PlanUnplannedFailover, in)
 				if err != nil {
-					return fmt.Errorf("start %s: %w", id, err)
-				}
-				var p workflows.UnplannedPlan
-				if err := run.Get(ctx, &p); err != nil {
-					return fmt.Errorf("plan %s: %w", in.Runbook, err)
+					return err
 				}
 				if c.output == "json" {
 					err = c.json(p)

@@ -199,24 +199,9 @@ func (c Cluster) SetUsers(ctx context.Context, users []secret.Login, check func(
 	defer cancel()
 	last := users[len(users)-1] // they become known together
 	for _, n := range c.Nodes {
-		if err := until(ctx, func() error { return check(ctx, n.client(), last) }); err != nil {
+		if err := servers.Until(ctx, func() error { return check(ctx, n.client(), last) }); err != nil {
 			return fmt.Errorf("log in to %s as %s: %w", c.Name, last.Username, err)
 		}
 	}
 	return nil
-}
-
-// until repeats what fails, and returns its last error when the context ends.
-func until(ctx context.Context, do func() error) error {
-	for {
-		err := do()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
 }

@@ -140,11 +140,11 @@ func (w Worker) Create(ctx context.Context, connectors ...Connector) error {
 		if !errors.Is(there, errNotFound) {
 			return fmt.Errorf("create connector %s: %w", c.Name, there)
 		}
-		err := until(ctx, func() error {
+		err := servers.Until(ctx, func() error {
 			return w.ask(ctx, http.MethodPut, "/connectors/"+url.PathEscape(c.Name)+"/config", c.Config, nil)
 		})
 		if err == nil {
-			err = until(ctx, func() error { return w.runs(ctx, c.Name, tasks) })
+			err = servers.Until(ctx, func() error { return w.runs(ctx, c.Name, tasks) })
 		}
 		if err != nil {
 			return fmt.Errorf("create connector %s: %w", c.Name, err)

@@ -45,7 +45,7 @@ func makeNamespace(ctx context.Context, temporal client.Client, namespace string
 
 // makeSearchAttributes waits for the namespace as well: servers learn of a new one after some seconds.
 func makeSearchAttributes(ctx context.Context, temporal client.Client, namespace string) error {
-	return until(ctx, func() error {
+	return Until(ctx, func() error {
 		there, err := temporal.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
 		if err != nil {
 			return fmt.Errorf("list search attributes: %w", err)
@@ -70,7 +70,7 @@ func makeSearchAttributes(ctx context.Context, temporal client.Client, namespace
 
 // searchable returns when the frontend finds workflows by each attribute, which it does not from the first moment on.
 func searchable(ctx context.Context, temporal client.Client, namespace string) error {
-	return until(ctx, func() error {
+	return Until(ctx, func() error {
 		for _, name := range SearchAttributes {
 			if _, err := temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Namespace: namespace, Query: name + " = 'nothing'"}); err != nil {
 				return fmt.Errorf("search by %s: %w", name, err)
@@ -80,9 +80,9 @@ func searchable(ctx context.Context, temporal client.Client, namespace string) e
 	})
 }
 
-// until repeats what fails, and returns its last error when the context ends.
-func until(ctx context.Context, do func() error) error {
-	tick := time.NewTicker(200 * time.Millisecond)
+// Until repeats what fails, and returns its last error when the context ends.
+func Until(ctx context.Context, do func() error) error {
+	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		err := do()
