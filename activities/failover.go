@@ -166,7 +166,7 @@ func (a *Mirrors) failOverSealed(ctx context.Context, r *route, in WaitInput, to
 	}
 	if in.SealProven && len(grown) == 0 {
 		out.Waits = true
-		out.Text = fmt.Sprintf("the mirror is denied %d topics of %s, as each broker says itself; its connectors were asked to stop", len(topics), in.Route.To.Name)
+		out.Text = sealedText(topics, in.Route.To)
 		if asked != nil { // the seal holds them, whatever they do
 			out.Text = fmt.Sprintf("the mirror is denied %d topics of %s, as each broker says itself; its connectors could not be asked to stop yet: %v", len(topics), in.Route.To.Name, asked)
 		}
@@ -178,7 +178,7 @@ func (a *Mirrors) failOverSealed(ctx context.Context, r *route, in WaitInput, to
 	if err := a.stoppedAll(ctx, r, in.Deadline, topics); err != nil {
 		return err
 	}
-	out.Text = fmt.Sprintf("the mirror of %d topics has stopped; a seal alone could not be trusted, because nobody has proven that the mirror's principals obey ACLs", len(topics))
+	out.Text = unprovenText(topics)
 	if len(grown) > 0 {
 		out.Text = fmt.Sprintf("the mirror of %d topics has stopped; the seal alone did not hold it: %s", len(topics), firstFew(grown))
 	}

@@ -353,11 +353,7 @@ func (o *old) who(ctx context.Context) {
 		if !w.LastTimestamp.After(o.in.Switched) {
 			continue
 		}
-		name := fmt.Sprintf("producer id %d", w.ProducerID)
-		if w.TransactionalID != "" {
-			name = fmt.Sprintf("transactional id %s (producer id %d)", w.TransactionalID, w.ProducerID)
-		}
-		o.out.Wrote = append(o.out.Wrote, fmt.Sprintf("%s on %s, last at %s", name, w.Name(), w.LastTimestamp.UTC().Format(time.RFC3339)))
+		o.out.Wrote = append(o.out.Wrote, w.Last())
 	}
 	if len(o.out.Wrote) == 0 && o.out.Since > 0 {
 		o.out.Wrote = []string{"a producer that Kafka cannot name"}

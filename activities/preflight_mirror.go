@@ -84,7 +84,7 @@ func standbyIsClosed(_ context.Context, s *survey) error {
 
 // mirrorLag is how many records the target has not: by the ends of both clusters where mirrors keep offsets, else by what
 // the link says it has read, which is older than the truth and so never too little. Unknown if any part is.
-func mirrorLag(ctx context.Context, link replication.Link, from, to []replication.Ends) (int64, error) {
+func mirrorLag(ctx context.Context, link replication.Link, topics []string, from, to []replication.Ends) (int64, error) {
 	if link.StopIsFinal() {
 		a, b := total(from), total(to)
 		if a == replication.Unknown || b == replication.Unknown {
@@ -92,15 +92,7 @@ func mirrorLag(ctx context.Context, link replication.Link, from, to []replicatio
 		}
 		return max(a-b, 0), nil
 	}
-	topics := map[string]bool{}
-	for _, e := range from {
-		topics[e.Topic] = true
-	}
-	names := make([]string, 0, len(topics))
-	for t := range topics {
-		names = append(names, t)
-	}
-	states, err := mirrorStates(ctx, link, names)
+	states, err := mirrorStates(ctx, link, topics)
 	if err != nil {
 		return replication.Unknown, err
 	}

@@ -219,7 +219,7 @@ func drainFits(ctx context.Context, s *survey) error {
 			func() (err error) { toEnds, err = s.r.to.Ends(ctx, names); return ignoreMissing(err) },
 		)
 		if err == nil {
-			lag, err = mirrorLag(ctx, s.r.link, fromEnds, toEnds)
+			lag, err = mirrorLag(ctx, s.r.link, names, fromEnds, toEnds)
 		}
 		return total(fromEnds), total(toEnds), lag, wrap("measure the lag", err)
 	}

@@ -157,11 +157,7 @@ func namesOf(ctx context.Context, from Kafka, unsettled []replication.Outcome, e
 	slices.SortFunc(writers, func(a, b replication.Writer) int { return b.LastTimestamp.Compare(a.LastTimestamp) })
 	var names []string
 	for _, w := range writers[:min(len(writers), 5)] {
-		who := fmt.Sprintf("producer id %d", w.ProducerID)
-		if w.TransactionalID != "" {
-			who = fmt.Sprintf("transactional id %s (producer id %d)", w.TransactionalID, w.ProducerID)
-		}
-		names = append(names, fmt.Sprintf("%s on %s, last at %s", who, w.Name(), w.LastTimestamp.UTC().Format(time.RFC3339)))
+		names = append(names, w.Last())
 	}
 	return strings.Join(names, ", ")
 }

@@ -84,12 +84,20 @@ func (a *Mirrors) seal(ctx context.Context, r *route, in WaitInput, scope Scope,
 	if err := a.send(ctx, r, replication.Promote, topics); err != nil {
 		return err
 	}
-	out.Text = fmt.Sprintf("the mirror is denied %d topics of %s, as each broker says itself; its connectors were asked to stop", len(topics), r.names.To.Name)
+	out.Text = sealedText(topics, r.names.To)
 	if in.SealProven {
 		return nil
 	}
-	out.Text = fmt.Sprintf("the mirror of %d topics has stopped; a seal alone could not be trusted, because nobody has proven that the mirror's principals obey ACLs", len(topics))
+	out.Text = unprovenText(topics)
 	return a.stoppedAll(ctx, r, in.Deadline, topics)
+}
+
+func sealedText(topics []string, to Site) string {
+	return fmt.Sprintf("the mirror is denied %d topics of %s, as each broker says itself; its connectors were asked to stop", len(topics), to.Name)
+}
+
+func unprovenText(topics []string) string {
+	return fmt.Sprintf("the mirror of %d topics has stopped; a seal alone could not be trusted, because nobody has proven that the mirror's principals obey ACLs", len(topics))
 }
 
 // holds looks again behind the seal: what was appended meanwhile on either side shows, and the ends of the target are

@@ -62,6 +62,15 @@ type Writer struct {
 	CoordinatorEpoch int32 `json:"coordinatorEpoch"`
 }
 
+// Last names the writer as well as Kafka can, and says where it wrote last.
+func (w Writer) Last() string {
+	who := fmt.Sprintf("producer id %d", w.ProducerID)
+	if w.TransactionalID != "" {
+		who = fmt.Sprintf("transactional id %s (%s)", w.TransactionalID, who)
+	}
+	return fmt.Sprintf("%s on %s, last at %s", who, w.Name(), w.LastTimestamp.UTC().Format(time.RFC3339))
+}
+
 // Writing are the writers of after that are at work: what they wrote is not what they had written before, or they
 // hold a transaction open.
 func Writing(before, after []Writer) []Writer {

@@ -65,15 +65,7 @@ what they lack there; with --yes as well it creates exactly that, and nothing el
 				if err != nil {
 					return err
 				}
-				if c.output == "json" {
-					err = c.json(p)
-				} else {
-					c.showPlan(p, all)
-				}
-				if err == nil && !p.GoesIfNow {
-					err = errNotWell
-				}
-				return err
+				return c.told(p, func() { c.showPlan(p, all) }, p.GoesIfNow)
 			})
 		},
 	}
@@ -98,6 +90,19 @@ func dryRun[P any](ctx context.Context, c *cli, t client.Client, prefix, summary
 		return p, fmt.Errorf("plan %s: %w", runbook, err)
 	}
 	return p, nil
+}
+
+// told prints a plan, and says by its error whether the run could go now.
+func (c *cli) told(plan any, show func(), goes bool) error {
+	if c.output != "json" {
+		show()
+	} else if err := c.json(plan); err != nil {
+		return err
+	}
+	if !goes {
+		return errNotWell
+	}
+	return nil
 }
 
 func (c *cli) showPlan(p workflows.Plan, all bool) {

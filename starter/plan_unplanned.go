@@ -44,15 +44,7 @@ go now.`,
 				if err != nil {
 					return err
 				}
-				if c.output == "json" {
-					err = c.json(p)
-				} else {
-					c.showUnplanned(p, all)
-				}
-				if err == nil && !p.GoesIfNow {
-					err = errNotWell
-				}
-				return err
+				return c.told(p, func() { c.showUnplanned(p, all) }, p.GoesIfNow)
 			})
 		},
 	}

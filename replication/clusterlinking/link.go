@@ -219,35 +219,35 @@ func millis(c wireConfig) time.Duration {
 
 // Translate is the identity: mirrors keep offsets.
 func (l *Link) Translate(_ context.Context, groups []replication.GroupOffsets) ([]replication.GroupOffsets, error) {
+	return placed(groups, func(o *replication.Translated) {
+		o.Target, o.Proof = o.Source, replication.ProofExact
+		if o.Source < 0 {
+			o.Source, o.Target, o.Proof = replication.Unknown, replication.Unknown, "no commit on the source"
+		}
+	}), nil
+}
+
+// placed is a copy of the groups with each offset set.
+func placed(groups []replication.GroupOffsets, set func(*replication.Translated)) []replication.GroupOffsets {
 	out := make([]replication.GroupOffsets, len(groups))
 	for i, g := range groups {
 		out[i] = replication.GroupOffsets{Group: g.Group, Offsets: slices.Clone(g.Offsets)}
 		for j := range out[i].Offsets {
-			o := &out[i].Offsets[j]
-			o.Target, o.Proof = o.Source, replication.ProofExact
-			if o.Source < 0 {
-				o.Source, o.Target, o.Proof = replication.Unknown, replication.Unknown, "no commit on the source"
-			}
+			set(&out[i].Offsets[j])
 		}
 	}
-	return out, nil
+	return out
 }
 
 // LastKnown is what offset sync wrote: commits on the target, at the source's own offsets. How far behind a group they
 // are nobody can say without the source.
 func (l *Link) LastKnown(_ context.Context, onTarget []replication.GroupOffsets) ([]replication.GroupOffsets, error) {
-	out := make([]replication.GroupOffsets, len(onTarget))
-	for i, g := range onTarget {
-		out[i] = replication.GroupOffsets{Group: g.Group, Offsets: slices.Clone(g.Offsets)}
-		for j := range out[i].Offsets {
-			o := &out[i].Offsets[j]
-			o.Source, o.Proof = o.Target, ProofSynced
-			if o.Target < 0 {
-				o.Source, o.Target, o.Proof = replication.Unknown, replication.Unknown, "offset sync has brought no commit"
-			}
+	return placed(onTarget, func(o *replication.Translated) {
+		o.Source, o.Proof = o.Target, ProofSynced
+		if o.Target < 0 {
+			o.Source, o.Target, o.Proof = replication.Unknown, replication.Unknown, "offset sync has brought no commit"
 		}
-	}
-	return out, nil
+	}), nil
 }
 
 // ProofSynced is how sure an offset is that the link had synced before the source was lost.
