@@ -124,12 +124,17 @@ func (r ReadDiscoveryResult) HighestEpoch() int64 {
 	return highest
 }
 
+// entryTime is how long one entry may take to answer: one that swallows requests holds up nobody who reads the others.
+const entryTime = 5 * time.Second
+
 // Read reads every entry side by side. An entry out of reach is a result with Error, not an error.
 func (a *Discovery) Read(ctx context.Context, in ReadDiscoveryInput) (ReadDiscoveryResult, error) {
 	out := ReadDiscoveryResult{Entries: make([]DiscoveryEntry, len(in.Entries))}
 	jobs := make([]func() error, len(in.Entries))
 	for i, e := range in.Entries {
 		jobs[i] = func() error {
+			ctx, cancel := context.WithTimeout(ctx, entryTime)
+			defer cancel()
 			read := DiscoveryEntry{Address: e.Consul.Address, Prefix: e.Consul.Prefix, Required: e.Required, Epoch: replication.Unknown}
 			if state, err := readEntry(ctx, a.Consuls, e); err != nil {
 				read.Error = err.Error()

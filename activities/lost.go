@@ -34,26 +34,25 @@ type Silence struct {
 }
 
 type silent struct {
-	at  time.Time
-	why error
+	at     time.Time
+	why    error
+	closed bool // it could not even be opened: its credentials cannot be had
 }
 
 // NewSilence makes an empty one; a worker has one for all of its activities.
 func NewSilence() *Silence { return &Silence{told: map[string]silent{}} }
 
-func (s *Silence) of(site Site) error {
+func (s *Silence) of(site Site) (silent, bool) {
 	if s == nil {
-		return nil
+		return silent{}, false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if was, ok := s.told[name(site)]; ok && time.Since(was.at) < silentFor {
-		return was.why
-	}
-	return nil
+	was, ok := s.told[name(site)]
+	return was, ok && time.Since(was.at) < silentFor
 }
 
-func (s *Silence) note(site Site, why error) {
+func (s *Silence) note(site Site, why error, closed bool) {
 	if s == nil {
 		return
 	}
@@ -63,7 +62,7 @@ func (s *Silence) note(site Site, why error) {
 		delete(s.told, name(site))
 		return
 	}
-	s.told[name(site)] = silent{time.Now(), why}
+	s.told[name(site)] = silent{time.Now(), why, closed}
 }
 
 func name(site Site) string { return fmt.Sprintf("%s %v", site.Name, site.Cluster.Bootstrap) }
@@ -71,11 +70,16 @@ func name(site Site) string { return fmt.Sprintf("%s %v", site.Name, site.Cluste
 // openLost opens a source that may be gone, and never fails. asked says that it is worth asking again although it was
 // silent a moment ago.
 func (o Outside) openLost(ctx context.Context, site Site, asked bool) Kafka {
-	if why := o.Silence.of(site); why != nil && !asked {
-		conn, _ := o.Clusters.Open(ctx, site) // for the link alone; opening asks nothing of the cluster
-		return lost{site.Name, why, conn}
-	}
 	within := glance
+	if was, is := o.Silence.of(site); is && !asked {
+		if was.closed {
+			return lost{site.Name, was.why, nil}
+		}
+		ctx, cancel := context.WithTimeout(ctx, within)
+		defer cancel()
+		conn, _ := o.Clusters.Open(ctx, site) // for the link alone; opening asks nothing of the cluster
+		return lost{site.Name, was.why, conn}
+	}
 	if asked {
 		within = knocks
 	}
@@ -84,11 +88,11 @@ func (o Outside) openLost(ctx context.Context, site Site, asked bool) Kafka {
 	on, err := o.Clusters.Open(ctx, site)
 	if err == nil {
 		if _, err = on.Identity(ctx); err == nil {
-			o.Silence.note(site, nil)
+			o.Silence.note(site, nil, false)
 			return faint{on}
 		}
 	}
-	o.Silence.note(site, err)
+	o.Silence.note(site, err, on == nil)
 	return lost{site.Name, err, on}
 }
 

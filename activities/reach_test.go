@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -116,6 +117,34 @@ func TestSilenceIsRemembered(t *testing.T) {
 	require.False(t, yes, "whoever wants it itself asks again")
 	_, yes = gone(o.openLost(context.Background(), w.route().From, false))
 	require.False(t, yes, "and then everybody knows that it is back")
+}
+
+// barred are clusters whose credentials cannot be had.
+type barred struct {
+	Clusters
+	opens int
+}
+
+func (b *barred) Open(context.Context, Site) (Kafka, error) {
+	b.opens++
+	return nil, fmt.Errorf("read secret kafka/east/switchback: %w", fault.ErrUnreachable)
+}
+
+// Where a region took its Vault along, nobody asks that Vault at each step.
+func TestCredentialsThatAreLostAreNotAskedForAtEachStep(t *testing.T) {
+	t.Parallel()
+	b := &barred{}
+	o := Outside{Clusters: b, Silence: NewSilence()}
+	for range 3 {
+		on := o.openLost(context.Background(), Site{Name: "east"}, false)
+		why, yes := gone(on)
+		require.True(t, yes)
+		require.ErrorContains(t, why, "kafka/east/switchback")
+		require.Equal(t, on, forLink(on), "the link is told the same")
+	}
+	require.Equal(t, 1, b.opens)
+	o.openLost(context.Background(), Site{Name: "east"}, true)
+	require.Equal(t, 2, b.opens, "whoever wants the source itself asks again")
 }
 
 // A Kafka that did not answer refuses everything at once, in a sentence that says so.

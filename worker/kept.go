@@ -13,6 +13,9 @@ import (
 // Vault are picked up even where the old ones still work.
 const keepFor = 10 * time.Minute
 
+// keepOn is how long an old connection is used on before Vault, which did not answer, is asked again.
+const keepOn = time.Minute
+
 // kept holds connections by key and shares them: a login takes tens of milliseconds, and the switch window is short.
 // A connection that was replaced is closed when its last user gives it back.
 type kept[T interface{ Close() }] struct {
@@ -45,7 +48,7 @@ func (k *kept[T]) take(key string, open func() (T, string, error)) (*connection[
 	}
 	conn, principal, err := open() // not under the lock: one cluster that is slow must not hold up the others
 	if err != nil {
-		return nil, err
+		return k.goOn(key, err)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -70,10 +73,26 @@ func (k *kept[T]) have(key string) (*connection[T], error) {
 	switch {
 	case c == nil:
 		return nil, nil
-	case k.now().Sub(c.since) >= keepFor, k.lost != nil && k.lost(c.conn):
+	case k.lost != nil && k.lost(c.conn):
 		k.drop(key)
 		return nil, nil
+	case k.now().Sub(c.since) >= keepFor:
+		return nil, nil // it stays until another takes its place
 	}
+	c.users++
+	return c, nil
+}
+
+// goOn returns an old connection where err says that what a new one needs is away: a Vault that does not answer is no reason
+// to give up a cluster that does. It is asked again a while later.
+func (k *kept[T]) goOn(key string, err error) (*connection[T], error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c := k.conns[key]
+	if c == nil || k.closed || !errors.Is(err, fault.ErrUnreachable) {
+		return nil, err
+	}
+	c.since = k.now().Add(keepOn - keepFor)
 	c.users++
 	return c, nil
 }

@@ -18,8 +18,6 @@ import (
 
 	"switchback/activities"
 	"switchback/internal/dial"
-	"switchback/internal/fault"
-	"switchback/internal/vault"
 	"switchback/workflows"
 )
 
@@ -80,16 +78,12 @@ func serve(ctx context.Context, s Settings, log *slog.Logger) error {
 		return err
 	}
 	defer stopMetrics()
-	v, err := vault.Open(vault.Config{
-		Address: s.Vault.Address, Namespace: s.Vault.Namespace, AppRoleMount: s.Vault.AppRoleMount,
-		RoleIDFile: s.Vault.RoleIDFile, SecretIDFile: s.Vault.SecretIDFile, TokenFile: s.Vault.TokenFile,
-		TLS: vault.TLS{CAFile: s.Vault.TLS.CA, CertFile: s.Vault.TLS.Cert, KeyFile: s.Vault.TLS.Key}, Log: log,
-	})
+	v, err := openVaults(s, log)
 	if err != nil {
 		return err
 	}
-	defer v.Close()
-	if err := mayLogIn(ctx, v, log); err != nil {
+	defer v.close()
+	if err := v.mayLogIn(ctx, log); err != nil {
 		return err
 	}
 	temporal, err := dialPatiently(ctx, s, log, measured)
@@ -129,18 +123,8 @@ func serve(ctx context.Context, s Settings, log *slog.Logger) error {
 	return nil
 }
 
-// mayLogIn finds out at the start whether Vault knows this worker. Wrong credentials end it, because they would fail
-// every run; a Vault that does not answer does not, because activities ask again and again, and regions boot in any order.
-func mayLogIn(ctx context.Context, v *vault.Vault, log *slog.Logger) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	err := v.Check(ctx)
-	if errors.Is(err, fault.ErrUnreachable) {
-		log.Warn("Vault does not answer yet; activities that need it will wait for it", "error", err)
-		return nil
-	}
-	return err
-}
+// loginTime is how long the start waits for a Vault to answer.
+const loginTime = 5 * time.Second
 
 // register hands the adapters to the activities.
 func register(w worker.Registry, s Settings, temporal client.Client, sys *systems, gauges activities.Gauges) {

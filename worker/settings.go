@@ -16,6 +16,8 @@ import (
 	"github.com/knadh/koanf/providers/posflag"
 	"github.com/knadh/koanf/v2"
 	"github.com/spf13/pflag"
+
+	"switchback/internal/vault"
 )
 
 // Settings are the worker's own: where Temporal, Vault and the runbooks are. Each is taken from the defaults, then the
@@ -30,15 +32,9 @@ type Settings struct {
 	} `koanf:"temporal"`
 	Runbooks string `koanf:"runbooks"` // folder of <name>.yaml
 	Reports  string `koanf:"reports"`  // folder that finished runs' reports are written to
-	Vault    struct {
-		Address      string   `koanf:"address"`
-		Namespace    string   `koanf:"namespace"`
-		RoleIDFile   string   `koanf:"roleidfile"`
-		SecretIDFile string   `koanf:"secretidfile"`
-		AppRoleMount string   `koanf:"approlemount"`
-		TokenFile    string   `koanf:"tokenfile"`
-		TLS          PEMFiles `koanf:"tls"`
-	} `koanf:"vault"`
+	Vault    Vault  `koanf:"vault"`
+	// Vaults of single regions, in the file alone: references below their prefixes are looked up there.
+	Vaults  []RegionalVault `koanf:"vaults"`
 	Metrics struct {
 		Address string `koanf:"address"` // host:port of /metrics; empty serves none
 	} `koanf:"metrics"`
@@ -47,6 +43,31 @@ type Settings struct {
 		Format string `koanf:"format"` // text or json
 	} `koanf:"log"`
 	StopTimeout time.Duration `koanf:"stoptimeout"`
+}
+
+// Vault says where a Vault is, and as whom the worker logs in: an AppRole, or a token that somebody else renews.
+type Vault struct {
+	Address      string   `koanf:"address"`
+	Namespace    string   `koanf:"namespace"`
+	RoleIDFile   string   `koanf:"roleidfile"`
+	SecretIDFile string   `koanf:"secretidfile"`
+	AppRoleMount string   `koanf:"approlemount"`
+	TokenFile    string   `koanf:"tokenfile"`
+	TLS          PEMFiles `koanf:"tls"`
+}
+
+// RegionalVault is one of several, such as that of the region of cluster east with the prefix kafka/east.
+type RegionalVault struct {
+	Prefix string `koanf:"prefix"`
+	Vault  `koanf:",squash"`
+}
+
+func (v Vault) config(log *slog.Logger) vault.Config {
+	return vault.Config{
+		Address: v.Address, Namespace: v.Namespace, AppRoleMount: v.AppRoleMount,
+		RoleIDFile: v.RoleIDFile, SecretIDFile: v.SecretIDFile, TokenFile: v.TokenFile,
+		TLS: vault.TLS{CAFile: v.TLS.CA, CertFile: v.TLS.Cert, KeyFile: v.TLS.Key}, Log: log,
+	}
 }
 
 // PEMFiles names files. Empty means that the system's roots are trusted and no client certificate is shown.
@@ -110,6 +131,9 @@ func flags() *pflag.FlagSet {
 // others are variables with our prefix that are not the worker's: the command line's, and the tests' seam.
 var others = []string{"SWITCHBACK_BY", "SWITCHBACK_TASK_QUEUE", "SWITCHBACK_KILLPOINTS"}
 
+// onlyInFile is a list, which no variable and no flag can hold.
+const onlyInFile = "vaults"
+
 // load reads the settings. An unknown key anywhere is an error: a misspelt one would silently be a default.
 func load(f *pflag.FlagSet, environ func() []string) (Settings, error) {
 	s, k := defaults(), koanf.New(".")
@@ -123,7 +147,7 @@ func load(f *pflag.FlagSet, environ func() []string) (Settings, error) {
 			if v == nil {
 				continue // a key with nothing behind it says nothing
 			}
-			if f.Lookup(name) == nil || name == "config" {
+			if name != onlyInFile && (f.Lookup(name) == nil || name == "config") {
 				return s, fmt.Errorf("settings %s: unknown key %s: %s", path, key, instead(f, name))
 			}
 			if k.Exists(name) {
@@ -202,10 +226,14 @@ func (s Settings) validate() error {
 	need(s.Temporal.Namespace != "", "temporal.namespace is empty: give the namespace, such as default")
 	need(s.Temporal.TaskQueue != "", "temporal.taskQueue is empty: give the one that runs are started on, such as switchback")
 	need((s.Temporal.TLS.Cert == "") == (s.Temporal.TLS.Key == ""), "temporal.tls needs both of cert and key, or none")
-	need((s.Vault.TLS.Cert == "") == (s.Vault.TLS.Key == ""), "vault.tls needs both of cert and key, or none")
-	need(strings.HasPrefix(s.Vault.Address, "http://") || strings.HasPrefix(s.Vault.Address, "https://"), "vault.address is %q: give the URL of Vault, such as https://vault:8200", s.Vault.Address)
-	role := s.Vault.RoleIDFile != "" && s.Vault.SecretIDFile != ""
-	need(role != (s.Vault.TokenFile != ""), "the way to log in to Vault is not clear: give vault.roleIdFile and vault.secretIdFile, or vault.tokenFile alone")
+	s.Vault.validate("vault", need)
+	prefixes := map[string]bool{}
+	for i, v := range s.Vaults {
+		at, prefix := fmt.Sprintf("vaults[%d]", i), strings.Trim(v.Prefix, "/")
+		v.validate(at, need)
+		need(prefix != "" && !prefixes[prefix], "%s.prefix is %q: give how the references begin whose secrets are there, such as kafka/east, once", at, v.Prefix)
+		prefixes[prefix] = true
+	}
 	_, err := s.level()
 	need(err == nil, "log.level is %q: use debug, info, warn or error", s.Log.Level)
 	need(s.Log.Format == "json" || s.Log.Format == "text", "log.format is %q: use json or text", s.Log.Format)
@@ -214,6 +242,13 @@ func (s Settings) validate() error {
 	info, err := os.Stat(s.Runbooks)
 	need(err == nil && info.IsDir(), "runbooks: %q is not a folder: give the one with the runbook files", s.Runbooks)
 	return errors.Join(errs...)
+}
+
+func (v Vault) validate(at string, need func(bool, string, ...any)) {
+	need((v.TLS.Cert == "") == (v.TLS.Key == ""), "%s.tls needs both of cert and key, or none", at)
+	need(strings.HasPrefix(v.Address, "http://") || strings.HasPrefix(v.Address, "https://"), "%s.address is %q: give the URL of Vault, such as https://vault:8200", at, v.Address)
+	role := v.RoleIDFile != "" && v.SecretIDFile != ""
+	need(role != (v.TokenFile != ""), "the way to log in to Vault is not clear: give %[1]s.roleIdFile and %[1]s.secretIdFile, or %[1]s.tokenFile alone", at)
 }
 
 func (s Settings) level() (slog.Level, error) {

@@ -9,12 +9,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"switchback/activities"
 	"switchback/internal/consul"
 	"switchback/internal/dial"
 	"switchback/internal/fault"
 	"switchback/internal/secret"
-	"switchback/internal/vault"
 	"switchback/replication"
 	"switchback/replication/clusterlinking"
 	"switchback/replication/kafka"
@@ -25,7 +26,7 @@ import (
 // systems opens what activities ask for, with credentials looked up in Vault at that moment. Connections to clusters and
 // discovery entries are kept and shared.
 type systems struct {
-	vault    *vault.Vault
+	vault    *vaults
 	log      *slog.Logger
 	clusters *kept[*kafka.Cluster]
 	entries  *kept[*consul.Discovery]
@@ -34,7 +35,7 @@ type systems struct {
 	web map[dial.Files]*http.Client // for REST: connections outlive the links that are opened for one activity
 }
 
-func newSystems(v *vault.Vault, log *slog.Logger) *systems {
+func newSystems(v *vaults, log *slog.Logger) *systems {
 	return &systems{
 		vault: v, log: log, web: map[dial.Files]*http.Client{},
 		clusters: newKept(time.Now, (*kafka.Cluster).LoginLost),
@@ -151,11 +152,11 @@ func (l links) clusterLinking(ctx context.Context, cl runbooks.ClusterLinking, f
 }
 
 func (l links) mirrorMaker(ctx context.Context, mm runbooks.MirrorMaker, from, to activities.Kafka) (replication.Link, error) {
-	source, ok := from.(*cluster)
-	target, alsoOK := to.(*cluster)
-	if !ok || !alsoOK {
-		return nil, fmt.Errorf("records cannot be compared through a %T and a %T: %w", from, to, fault.ErrInvalid)
+	target, ok := to.(*cluster)
+	if !ok {
+		return nil, fmt.Errorf("records cannot be compared through a %T: %w", to, fault.ErrInvalid)
 	}
+	source := logsOf(from)
 	var login secret.Login
 	if mm.Credentials.Vault != "" {
 		var err error
@@ -171,11 +172,27 @@ func (l links) mirrorMaker(ctx context.Context, mm runbooks.MirrorMaker, from, t
 		Workers: mirrormaker.Workers{Connect: mm.Connect, Login: login, HTTP: web},
 		Source:  mm.Source, Checkpoint: mm.Checkpoint, Heartbeat: mm.Heartbeat,
 		Names: mirrormaker.Names{Source: mm.Alias["source"], Target: mm.Alias["target"], Policy: mm.Policy},
-		Data:  mm.Principals.Data, Admin: mm.Principals.Admin, From: source, To: target, Logger: l.log,
+		Data:  mm.Principals.Data, Admin: mm.Principals.Admin, From: from, To: target, Logger: l.log,
 		Compare: func(names mirrormaker.Names, committed bool) mirrormaker.Records {
-			return mirrormaker.Comparer{From: source.Cluster, To: target.Cluster, Names: names, Committed: committed}
+			return mirrormaker.Comparer{From: source, To: target.Cluster, Names: names, Committed: committed}
 		},
 	})
+}
+
+// logsOf are the logs of a source. Of one that could not even be opened there are none, and whoever asks for them is told why.
+func logsOf(from activities.Kafka) mirrormaker.Logs {
+	if c, ok := from.(*cluster); ok {
+		return c.Cluster
+	}
+	return unopened{from}
+}
+
+// unopened is a source without a connection: its credentials went with its region.
+type unopened struct{ activities.Kafka }
+
+func (u unopened) ReadRanges(ctx context.Context, _ []replication.Range, _ bool, _ func(int, *kgo.Record) error) error {
+	_, err := u.Identity(ctx)
+	return err
 }
 
 // rest is the HTTP client for services whose certificate that authority signed, with a client certificate where there is

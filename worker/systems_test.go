@@ -36,7 +36,7 @@ func opening(t *testing.T) (*vaulttest.Server, *systems, *bytes.Buffer) {
 	log := slog.New(slog.NewTextHandler(logged, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	v, err := vault.Open(vault.Config{Address: server.URL, RoleIDFile: role, SecretIDFile: secretID, Log: log})
 	require.NoError(t, err)
-	s := newSystems(v, log)
+	s := newSystems(&vaults{main: v}, log)
 	t.Cleanup(func() { s.close(); v.Close() })
 	return server, s, logged
 }

@@ -48,7 +48,9 @@ type Vault struct {
 	client *api.Client
 	web    interface{ CloseIdleConnections() }
 
-	mu      sync.Mutex // one login at a time
+	turn chan struct{} // held by who logs in: one at a time, and the others wait no longer than they want to
+
+	mu      sync.Mutex
 	current *session
 	closed  bool
 }
@@ -93,7 +95,7 @@ func Open(cfg Config) (*Vault, error) {
 	if cfg.Namespace != "" {
 		client.SetNamespace(cfg.Namespace)
 	}
-	return &Vault{cfg: cfg, client: client, web: c.HttpClient}, nil
+	return &Vault{cfg: cfg, client: client, web: c.HttpClient, turn: make(chan struct{}, 1)}, nil
 }
 
 // Close stops renewing. The token ends by itself.
@@ -147,27 +149,32 @@ func (v *Vault) Token(ctx context.Context, ref runbooks.SecretRef) (secret.Value
 // Copy writes the secret at from over the one at to, checked against its version; false when they are equal already.
 // fault.ErrConflict when somebody wrote there meanwhile.
 func (v *Vault) Copy(ctx context.Context, from, to string) (changed bool, err error) {
+	return v.CopyTo(ctx, from, v, to)
+}
+
+// CopyTo is Copy into another Vault.
+func (v *Vault) CopyTo(ctx context.Context, from string, there *Vault, to string) (changed bool, err error) {
 	source, _, err := v.read(ctx, from)
 	if err != nil {
 		return false, err
 	}
-	target, version, err := v.read(ctx, to)
+	target, version, err := there.read(ctx, to)
 	if err != nil && !errors.Is(err, fault.ErrNotFound) {
 		return false, err
 	}
 	if equal(source, target) {
 		return false, nil
 	}
-	err = v.do(ctx, func() error {
+	err = there.do(ctx, func() error {
 		mount, path, err := split(to)
 		if err != nil {
 			return err
 		}
-		_, err = v.client.KVv2(mount).Put(ctx, path, source, api.WithCheckAndSet(version))
-		return translate("write secret "+to+" in Vault at "+v.cfg.Address, writes, err)
+		_, err = there.client.KVv2(mount).Put(ctx, path, source, api.WithCheckAndSet(version))
+		return translate("write secret "+to+" in Vault at "+there.cfg.Address, writes, err)
 	})
 	if errors.Is(err, fault.ErrUnclear) { // the answer was lost: read again and decide
-		if now, _, readErr := v.read(ctx, to); readErr == nil && equal(source, now) {
+		if now, _, readErr := there.read(ctx, to); readErr == nil && equal(source, now) {
 			return true, nil
 		}
 	}
@@ -229,25 +236,57 @@ func (v *Vault) do(ctx context.Context, request func() error) error {
 
 // session returns the token that is in use, after a login where there is none.
 func (v *Vault) session(ctx context.Context) (*session, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.closed {
-		return nil, fmt.Errorf("Vault at %s is closed: %w", v.cfg.Address, fault.ErrInvalid)
+	if s, err := v.have(); s != nil || err != nil {
+		return s, err
 	}
-	if v.current != nil {
-		select {
-		case <-v.current.over:
-			v.drop()
-		default:
-			return v.current, nil
-		}
+	select {
+	case v.turn <- struct{}{}:
+		defer func() { <-v.turn }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("log in to Vault at %s: %w: %w", v.cfg.Address, fault.ErrUnreachable, ctx.Err())
+	}
+	if s, err := v.have(); s != nil || err != nil { // by who had the turn before
+		return s, err
 	}
 	auth, err := v.login(ctx)
 	if err != nil {
 		return nil, translate("log in to Vault at "+v.cfg.Address, reads, err)
 	}
-	v.current, err = v.keep(auth)
-	return v.current, err
+	s, err := v.keep(auth)
+	if err != nil {
+		return nil, err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.current = s
+	if v.closed {
+		v.drop()
+		return nil, v.isClosed()
+	}
+	return s, nil
+}
+
+// have returns the token that is in use, or nil where there is none.
+func (v *Vault) have() (*session, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case v.closed:
+		return nil, v.isClosed()
+	case v.current == nil:
+		return nil, nil
+	}
+	select {
+	case <-v.current.over:
+		v.drop()
+		return nil, nil
+	default:
+		return v.current, nil
+	}
+}
+
+func (v *Vault) isClosed() error {
+	return fmt.Errorf("Vault at %s is closed: %w", v.cfg.Address, fault.ErrInvalid)
 }
 
 func (v *Vault) login(ctx context.Context) (*api.Secret, error) {

@@ -168,3 +168,24 @@ func TestFaults(t *testing.T) {
 	_, err = v.Token(t.Context(), ref("kafka/a"))
 	require.ErrorIs(t, err, fault.ErrInvalid)
 }
+
+// A Vault that takes requests and answers none holds up each of those that ask for as long as that one wants to wait.
+func TestNobodyWaitsForTheLoginOfAnotherLongerThanItWants(t *testing.T) {
+	deaf, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = deaf.Close() })
+	role, id := vaulttest.Files(t)
+	v, err := Open(Config{Address: "http://" + deaf.Addr().String(), RoleIDFile: role, SecretIDFile: id})
+	require.NoError(t, err)
+	t.Cleanup(v.Close)
+	long, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- v.Check(long) }()
+	require.Eventually(t, func() bool { return len(v.turn) == 1 }, 10*time.Second, time.Millisecond)
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, v.Check(short), fault.ErrUnreachable)
+	require.Empty(t, ended, "the first one still waits")
+	stop()
+	require.Error(t, <-ended)
+}
