@@ -30,9 +30,12 @@ func (l *Link) stop(ctx context.Context, kind replication.StopKind, topics []str
 	if !ok {
 		return nil, invalid(fmt.Sprintf("%q is no way to stop a mirror", kind), "use promote or failover")
 	}
-	topics = uniq(topics)
-	var out []replication.Outcome
-	var failed error
+	out, failed := l.ask(ctx, action, uniq(topics), validateOnly)
+	return l.resolve(ctx, out, stoppedAlready), failed
+}
+
+// ask sends the requests of an action. What the service refused is still to be judged, see resolve.
+func (l *Link) ask(ctx context.Context, action Action, topics []string, validateOnly bool) (out []replication.Outcome, failed error) {
 	for from := 0; from < len(topics); from += l.batch {
 		part := topics[from:min(from+l.batch, len(topics))]
 		if failed != nil {
@@ -51,7 +54,7 @@ func (l *Link) stop(ctx context.Context, kind replication.StopKind, topics []str
 		}
 		out = append(out, judge(part, answers, validateOnly)...)
 	}
-	return l.byState(ctx, out), failed
+	return out, failed
 }
 
 func outcomes(topics []string, s replication.Status, reason string) (out []replication.Outcome) {
@@ -90,8 +93,9 @@ func judge(topics []string, answers []Altered, validateOnly bool) []replication.
 	return out
 }
 
-// byState resolves refusals by the mirrors' states: "already stopped" has many wordings and one state.
-func (l *Link) byState(ctx context.Context, out []replication.Outcome) []replication.Outcome {
+// resolve judges refusals by the mirrors' states: "already done" has many wordings and one state. of says what a state means for
+// what was asked; of a failure the mirror says why.
+func (l *Link) resolve(ctx context.Context, out []replication.Outcome, of func(replication.Mirror) (replication.Status, string)) []replication.Outcome {
 	var mirrors map[string]replication.Mirror
 	var unread error
 	for i := range out {
@@ -99,28 +103,30 @@ func (l *Link) byState(ctx context.Context, out []replication.Outcome) []replica
 		if o.Status != refused {
 			continue
 		}
-		if mirrors == nil {
-			list, err := l.Mirrors(ctx)
-			mirrors, unread = make(map[string]replication.Mirror, len(list)), err
-			for _, m := range list {
-				mirrors[m.Topic] = m
-			}
+		if mirrors == nil && unread == nil {
+			mirrors, unread = l.byTopic(ctx)
 		}
 		if unread != nil {
 			o.Status, o.Reason = replication.Unclear, o.Reason+"; its state could not be read"
 			continue
 		}
-		switch mirrors[o.Name].State {
-		case replication.MirrorStopped:
-			o.Status, o.Reason = replication.OK, "stopped already"
-		case replication.MirrorStopping:
-			o.Status, o.Reason = replication.Pending, "stopping already"
-		default:
-			o.Status = replication.Failed
-			if r := mirrors[o.Name].Reason; r != "" {
-				o.Reason += "; the mirror says " + r
-			}
+		m := mirrors[o.Name]
+		status, reason := of(m)
+		if o.Status = status; status != replication.Failed {
+			o.Reason = reason
+		} else if m.Reason != "" {
+			o.Reason += "; the mirror says " + m.Reason
 		}
 	}
 	return out
+}
+
+func stoppedAlready(m replication.Mirror) (replication.Status, string) {
+	switch m.State {
+	case replication.MirrorStopped:
+		return replication.OK, "stopped already"
+	case replication.MirrorStopping:
+		return replication.Pending, "stopping already"
+	}
+	return replication.Failed, ""
 }
