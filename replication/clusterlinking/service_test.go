@@ -182,7 +182,7 @@ func (s *service) answer(w http.ResponseWriter, r *http.Request, config string, 
 		s.set(config, in.Value, r.Method == http.MethodDelete)
 		w.WriteHeader(204)
 	case r.Method == http.MethodGet && path == "mirrors":
-		var data []object
+		data := []object{}
 		for topic, state := range s.mirrors {
 			data = append(data, object{"kind": "KafkaMirrorData", "metadata": object{"self": "x"}, "link_name": "east/west", "mirror_topic_name": topic, "source_topic_name": topic,
 				"num_partitions": 2, "mirror_status": state, "state_time_ms": 1700000000000,

@@ -46,6 +46,7 @@ type connect struct {
 	slow       int // looks until what was asked for is there
 	unready    int // requests to be refused with 409 from now on
 	exactly    bool
+	refuses    string // setting that validation finds wrong
 	cluster    string
 	calls      []string // worker, method and path
 	hook       func(w http.ResponseWriter, r *http.Request) bool
@@ -57,6 +58,7 @@ const jaas = `org.apache.kafka.common.security.scram.ScramLoginModule required u
 func sourceConfig() map[string]string {
 	return map[string]string{
 		"connector.class": sourceClass, "name": "east-west.source", "tasks.max": "2", "source.cluster.alias": "east", "target.cluster.alias": "west",
+		"source.cluster.bootstrap.servers": "east:9092", "target.cluster.bootstrap.servers": "west:9092",
 		"source.cluster.sasl.jaas.config": jaas, "target.cluster.sasl.jaas.config": jaas, "source.cluster.ssl.keystore.password": canary,
 		"topics": `orders, payments\..*`, "topics.exclude": `payments\.secret`, "replication.policy.class": identityClass,
 		"key.converter": bytesConverter, "value.converter": bytesConverter, "header.converter": bytesConverter,
@@ -67,7 +69,8 @@ func sourceConfig() map[string]string {
 
 func checkpointConfig() map[string]string {
 	return map[string]string{
-		"connector.class": checkpointClass, "source.cluster.alias": "east", "target.cluster.alias": "west", "replication.policy.class": identityClass,
+		"connector.class": checkpointClass, "source.cluster.alias": "east", "target.cluster.alias": "west",
+		"source.cluster.bootstrap.servers": "east:9092", "target.cluster.bootstrap.servers": "west:9092", "replication.policy.class": identityClass,
 		"groups": "billing,shipping-.*", "refresh.groups.interval.seconds": "30", "emit.checkpoints.interval.seconds": "2",
 		"sync.group.offsets.enabled": "true", "sync.group.offsets.interval.seconds": "3", "target.cluster.sasl.jaas.config": jaas,
 	}
@@ -181,8 +184,13 @@ func (s *connect) one(w http.ResponseWriter, r *http.Request, name string, c *co
 	case "PUT config":
 		var in map[string]string
 		_ = json.Unmarshal(body, &in)
-		s.connectors[name] = &connector{config: in, state: "RUNNING"}
-		reply(w, 201, object{"name": name, "config": in})
+		if c == nil {
+			s.connectors[name] = &connector{config: in, state: "RUNNING"}
+			reply(w, 201, object{"name": name, "config": in})
+			return
+		}
+		c.config = in // a stopped one stays stopped
+		reply(w, 200, object{"name": name, "config": in})
 	case "GET status":
 		reply(w, 200, s.status(name))
 	case "PUT stop":
@@ -288,7 +296,14 @@ func (s *connect) validate(w http.ResponseWriter, body []byte) {
 	value := func(name string, errs []string) object {
 		return object{"definition": object{"name": name}, "value": object{"name": name, "value": in[name], "errors": errs}}
 	}
-	reply(w, 200, object{"name": in["connector.class"], "error_count": len(errs), "configs": []object{value("exactly.once.support", errs), value("source.cluster.bootstrap.servers", []string{"missing"})}})
+	brokers := []string{}
+	if in["source.cluster.bootstrap.servers"] == "" {
+		brokers = []string{"missing"}
+	}
+	if s.refuses != "" && in[s.refuses] != "" {
+		brokers = append(brokers, "Invalid value "+in[s.refuses]+" for configuration "+s.refuses)
+	}
+	reply(w, 200, object{"name": in["connector.class"], "error_count": len(errs), "configs": []object{value("exactly.once.support", errs), value("source.cluster.bootstrap.servers", brokers)}})
 }
 
 func (s *connect) count(method string) (n int) {
