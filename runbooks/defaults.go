@@ -10,6 +10,7 @@ import (
 //
 //	gates.planned            1 approval, expiry 1h
 //	gates.unplanned          2 approvals, expiry 15m
+//	gates.recovery           1 approval, expiry 1h
 //	gates.antiFlap           30m
 //	budgets                  drain 5m, catchUp 0s, stopClients 2m, startClients 5m, promote 2m, verify 1m
 //	groups.withoutCommit     earliest
@@ -38,6 +39,8 @@ func (r *Runbook) applyDefaults(written func(key string) bool) {
 	span("gates.planned.expiry", &r.Gates.Planned.Expiry, time.Hour)
 	number("gates.unplanned.approvals", &r.Gates.Unplanned.Approvals, 2)
 	span("gates.unplanned.expiry", &r.Gates.Unplanned.Expiry, 15*time.Minute)
+	number("gates.recovery.approvals", &r.Gates.Recovery.Approvals, 1)
+	span("gates.recovery.expiry", &r.Gates.Recovery.Expiry, time.Hour)
 
 	span("gates.antiFlap", &r.Gates.AntiFlap, 30*time.Minute)
 

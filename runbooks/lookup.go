@@ -18,6 +18,24 @@ var UnplannedFailoverSteps = []string{
 	"settle-transactions", "switch", "start-clients", "verify", "report",
 }
 
+// RecoverLaggedDataSteps are the steps of a recovery, in order.
+var RecoverLaggedDataSteps = []string{"plan", "approve", "copy", "rewind", "settle", "report"}
+
+// Of is what happens to the stranded records of a topic: append, divert, rewind or report. A name counts before a pattern,
+// and of two patterns the one that says more.
+func (r Recovery) Of(topic string) string {
+	if mode, ok := r.Topics[topic]; ok {
+		return mode
+	}
+	mode, most := r.Default, -1
+	for _, p := range sortedKeys(r.Topics) {
+		if said := len(strings.NewReplacer("*", "", "?", "").Replace(p)); glob(p, topic) && said > most {
+			mode, most = r.Topics[p], said
+		}
+	}
+	return mode
+}
+
 // Link is the link from one cluster to another.
 func (r Runbook) Link(from, to string) (Link, bool) {
 	for _, l := range r.Links {

@@ -226,6 +226,7 @@ type Tolerates struct {
 type Gates struct {
 	Planned   Gate     `yaml:"planned" json:"planned"`
 	Unplanned Gate     `yaml:"unplanned" json:"unplanned"`
+	Recovery  Gate     `yaml:"recovery" json:"recovery"`
 	Approvers []string `yaml:"approvers,omitempty" json:"approvers,omitempty"`
 	AntiFlap  Duration `yaml:"antiFlap,omitempty" json:"antiFlap"` // a second switch this soon after the last one must be overridden
 }

@@ -84,7 +84,7 @@ func TestAllErrorsComeAtOnceInTheOrderOfTheFile(t *testing.T) {
 
 func TestDefaults(t *testing.T) {
 	r := parsed(t, base)
-	require.Equal(t, Gates{Planned: Gate{1, Duration(time.Hour)}, Unplanned: Gate{2, Duration(15 * time.Minute)}, AntiFlap: Duration(30 * time.Minute)}, r.Gates)
+	require.Equal(t, Gates{Planned: Gate{1, Duration(time.Hour)}, Unplanned: Gate{2, Duration(15 * time.Minute)}, Recovery: Gate{1, Duration(time.Hour)}, AntiFlap: Duration(30 * time.Minute)}, r.Gates)
 	require.Equal(t, Budgets{Drain: Duration(5 * time.Minute), StopClients: Duration(2 * time.Minute), StartClients: Duration(5 * time.Minute),
 		Promote: Duration(2 * time.Minute), Verify: Duration(time.Minute)}, r.Budgets)
 	require.Equal(t, "earliest", r.Groups.WithoutCommit)

@@ -166,7 +166,7 @@ func (c *checker) gates(g Gates) {
 		key  string
 		gate Gate
 		low  int
-	}{{"gates.planned", g.Planned, 0}, {"gates.unplanned", g.Unplanned, 1}} {
+	}{{"gates.planned", g.Planned, 0}, {"gates.unplanned", g.Unplanned, 1}, {"gates.recovery", g.Recovery, 0}} {
 		n := one.gate.Approvals
 		switch {
 		case n < one.low || n > 10:
