@@ -37,6 +37,7 @@ func (s *Service) routes() http.Handler {
 	on("GET "+prefix+"/links/{link}/mirrors", s.listMirrors)
 	on("POST "+prefix+"/links/{link}/mirrors", s.createMirror)
 	on("GET "+prefix+"/links/{link}/mirrors/{topic}", s.getMirror)
+	on("DELETE "+prefix+"/topics/{topic}", s.deleteTopic)
 	for _, action := range []string{"promote", "failover", "pause", "resume", "reverse-and-start-mirror", "reverse-and-pause-mirror", "truncate-and-restore"} {
 		on("POST "+prefix+"/links/{link}/mirrors:"+action, s.alterMirrors(action))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -238,4 +239,19 @@ func (r *runner) autoCreate(ctx context.Context, there, here kadm.TopicDetails) 
 		}
 	}
 	return errs
+}
+
+// deleteTopic is how a mirror is deleted: there is no other way, and any topic of the cluster goes by it.
+func (s *Service) deleteTopic(w http.ResponseWriter, r *http.Request, cluster string) {
+	ctx, cancel := context.WithTimeout(r.Context(), millis(s.cfg.Timings.RequestMillis))
+	defer cancel()
+	_, err := kadm.NewClient(s.clusters[cluster].client).DeleteTopic(ctx, r.PathValue("topic"))
+	switch {
+	case errors.Is(err, kerr.UnknownTopicOrPartition):
+		refuse(w, 404, 40403, "This server does not host this topic-partition.")
+	case err != nil:
+		refuse(w, 500, 50003, "%s", err)
+	default:
+		w.WriteHeader(http.StatusNoContent)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"switchback/internal/fault"
+	"switchback/internal/rest"
 	"switchback/replication"
 )
 
@@ -214,12 +215,15 @@ func (l *Link) Pause(ctx context.Context, topics []string, on bool) ([]replicati
 	})
 }
 
+// noTopic is the service's code for a topic that it does not have.
+const noTopic = 40403
+
 // DeleteTopics deletes topics one by one. Brokers take their time to forget one.
 func (l *Link) DeleteTopics(ctx context.Context, topics []string) ([]replication.Outcome, error) {
 	return l.oneByOne(ctx, topics, func(topic string) (replication.Status, string, error) {
 		err := l.client.DeleteTopic(ctx, topic)
-		switch {
-		case errors.Is(err, fault.ErrNotFound):
+		switch e, ok := rest.AsError(err); {
+		case ok && e.Code == noTopic: // another 404 is about the cluster, or the path
 			return replication.OK, "it is not there", nil
 		case err != nil:
 			return replication.Failed, "", err

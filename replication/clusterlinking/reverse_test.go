@@ -100,7 +100,9 @@ func TestReverseIsJudgedByTheMirrorsState(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []replication.Status{replication.Pending, replication.Unclear, replication.Failed}, []replication.Status{out[0].Status, out[1].Status, out[2].Status})
 	require.Contains(t, out[1].Reason, "the mirrors of the other direction say")
-	require.True(t, slices.ContainsFunc(s.calls, func(c string) bool { return strings.Contains(c, "mirrors:reverse-and-start-mirror?validate_only=false") }))
+	require.True(t, slices.ContainsFunc(s.calls, func(c string) bool {
+		return strings.Contains(c, "mirrors:reverse-and-start-mirror?validate_only=false")
+	}))
 	out, err = l.ValidateReverse(t.Context(), []string{"failed"})
 	require.NoError(t, err)
 	require.Equal(t, replication.Failed, out[0].Status)
@@ -168,11 +170,15 @@ func TestDeleteTopics(t *testing.T) {
 			reply(w, 404, object{"error_code": 40403, "message": "This server does not host this topic-partition."})
 			return true
 		}
+		if strings.HasSuffix(r.URL.Path, "/topics/nowhere") {
+			reply(w, 404, object{"error_code": 404, "message": "HTTP 404 Not Found"})
+			return true
+		}
 		return false
 	}
-	out, err := l.DeleteTopics(t.Context(), []string{"orders", "gone"})
+	out, err := l.DeleteTopics(t.Context(), []string{"orders", "gone", "nowhere"})
 	require.NoError(t, err)
-	require.Equal(t, []replication.Status{replication.Pending, replication.OK}, []replication.Status{out[0].Status, out[1].Status})
+	require.Equal(t, []replication.Status{replication.Pending, replication.OK, replication.Failed}, []replication.Status{out[0].Status, out[1].Status, out[2].Status}, "a path that is not there says nothing about a topic")
 }
 
 // A topic that feeds a third cluster, or whose stop is still under way, is named before anything is deleted (P28).

@@ -92,11 +92,17 @@ func TestP26_AStoppedConnectorGetsTheFilter(t *testing.T) {
 
 func TestWhatCannotBeTurnedRoundIsRefused(t *testing.T) {
 	for want, change := range map[string]func(forward, back *connect, l *Link){
-		"other names on each cluster":                        func(_, _ *connect, l *Link) { l.cfg.Names.Policy = PolicyDefault },
-		"aliases of both directions do not agree":            func(_, _ *connect, l *Link) { l.cfg.Names.Target = "north" },
-		"it is RUNNING":                                      func(_, b *connect, l *Link) { b.connectors[l.cfg.Source] = &connector{config: sourceConfig(), state: "RUNNING"} },
-		"does not say source.cluster.bootstrap.servers":      func(f, _ *connect, _ *Link) { delete(f.connectors["east-west.source"].config, "target.cluster.bootstrap.servers") },
-		"writes to brokers that are not its target's":        func(f, _ *connect, _ *Link) { f.connectors["east-west.source"].config["producer.override.bootstrap.servers"] = "north:9092" },
+		"other names on each cluster":             func(_, _ *connect, l *Link) { l.cfg.Names.Policy = PolicyDefault },
+		"aliases of both directions do not agree": func(_, _ *connect, l *Link) { l.cfg.Names.Target = "north" },
+		"it is RUNNING": func(_, b *connect, l *Link) {
+			b.connectors[l.cfg.Source] = &connector{config: sourceConfig(), state: "RUNNING"}
+		},
+		"does not say source.cluster.bootstrap.servers": func(f, _ *connect, _ *Link) {
+			delete(f.connectors["east-west.source"].config, "target.cluster.bootstrap.servers")
+		},
+		"writes to brokers that are not its target's": func(f, _ *connect, _ *Link) {
+			f.connectors["east-west.source"].config["producer.override.bootstrap.servers"] = "north:9092"
+		},
 		"read the configuration of connector east-west.sour": func(f, _ *connect, _ *Link) { delete(f.connectors, "east-west.source") },
 		"Invalid value *** for configuration source.cluster.sasl.jaas.config": func(_, b *connect, _ *Link) {
 			b.refuses = "source.cluster.sasl.jaas.config"
