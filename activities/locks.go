@@ -38,6 +38,8 @@ type Acquire struct {
 	To         string `json:"to,omitempty"`
 	SeenEpoch  int64  `json:"seenEpoch"`
 	SeenActive string `json:"seenActive,omitempty"`
+	// Parent is the id of the workflow that started the run as its child. If that one holds the entity, the run holds it within.
+	Parent string `json:"parent,omitempty"`
 }
 
 // Acquired is the entity's answer. NextEpoch is the absolute number of the switch, fixed before it is used (P2).
@@ -48,15 +50,18 @@ type Acquired struct {
 	Abandoned *Holder   `json:"abandoned,omitempty"` // a holder that closed without releasing: undo or finish it first
 	// LastSwitch is when the workload last changed its cluster, for the anti-flap time.
 	LastSwitch *time.Time `json:"lastSwitch,omitempty"`
-	Fencing    bool       `json:"fencing,omitempty"` // something waits to fence the cluster that the run goes to: end it first (P13)
+	// Nested says that the run holds the entity within its parent, which holds it too: what was approved there is approved here.
+	Nested  bool `json:"nested,omitempty"`
+	Fencing bool `json:"fencing,omitempty"` // something waits to fence the cluster that the run goes to: end it first (P13)
 }
 
-// Holder is who holds an entity.
+// Holder is who holds an entity. Within is the parent that started it and holds the entity too, before and after it.
 type Holder struct {
-	Run   Run       `json:"run"`
-	Kind  string    `json:"kind"`
-	To    string    `json:"to,omitempty"`
-	Since time.Time `json:"since"`
+	Run    Run       `json:"run"`
+	Kind   string    `json:"kind"`
+	To     string    `json:"to,omitempty"`
+	Since  time.Time `json:"since"`
+	Within *Holder   `json:"within,omitempty"`
 }
 
 // Release ends a hold and tells the entity where the workload is now. Releasing what is not held changes nothing.

@@ -233,3 +233,14 @@ func TestPagedTeamsAcknowledge(t *testing.T) {
 	require.Contains(t, p.answers[0], `refused: the run does not wait for client "checkout" but for batch`)
 	require.Contains(t, p.answers[2], "acknowledged: batch")
 }
+
+func TestAPartOfAnApprovedRunNeedsNoApprovalOfItsOwn(t *testing.T) {
+	w := newWorld(t)
+	w.book.Gates = runbooks.Gates{Planned: runbooks.Gate{Approvals: 2, Expiry: runbooks.Duration(time.Hour)}, Approvers: []string{"alice", "bob"}}
+	w.nested = true
+	p := newPlay(t, w)
+	out, err := p.run(t)
+	require.NoError(t, err)
+	require.Equal(t, workflows.Completed, out.Outcome, out.Sentence)
+	require.Equal(t, "approved with the run that it is part of", p.status(t).Steps[1].Text)
+}

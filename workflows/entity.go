@@ -103,7 +103,8 @@ func (e *entity) holds(run activities.Run) bool {
 	return h != nil && h.Run.WorkflowID == run.WorkflowID && h.Run.FirstRunID == run.FirstRunID
 }
 
-// acquire gives the entity to one run. A holder is replaced only when Temporal says that it is closed.
+// acquire gives the entity to one run. A holder is replaced only when Temporal says that it is closed; a run that the holder
+// itself has started holds it within.
 func (e *entity) acquire(ctx workflow.Context, in activities.Acquire) (activities.Acquired, error) {
 	if e.holds(in.Run) {
 		return e.acquired(), nil
@@ -116,13 +117,18 @@ func (e *entity) acquire(ctx workflow.Context, in activities.Acquire) (activitie
 		if err != nil {
 			return activities.Acquired{}, refusal("%s is held by %s, and whether that run is closed cannot be found out: %s", e.name, held.Run.ID(), plain(err))
 		}
-		if !closed {
+		switch {
+		case closed:
+			e.Status.Abandoned, e.Status.Holder = held, held.Within
+			if held.Within != nil {
+				return e.acquire(ctx, in)
+			}
+		case held.Run.WorkflowID != in.Parent:
 			return activities.Acquired{}, refusal("%s is held by run %s (%s to %s) since %s: wait for its end, or abort it",
 				e.name, held.Run.ID(), held.Kind, held.To, held.Since.Format(time.RFC3339))
 		}
-		e.Status.Abandoned = held
 	}
-	e.Status.Holder = &activities.Holder{Run: in.Run, Kind: in.Kind, To: in.To, Since: workflow.Now(ctx)}
+	e.Status.Holder = &activities.Holder{Run: in.Run, Kind: in.Kind, To: in.To, Since: workflow.Now(ctx), Within: e.Status.Holder}
 	if e.ofRunbook() {
 		e.Status.Active = e.active(in)
 		e.Status.Epoch = max(e.Status.Epoch, in.SeenEpoch)
@@ -135,7 +141,7 @@ func (e *entity) acquire(ctx workflow.Context, in activities.Acquire) (activitie
 func (e *entity) acquired() activities.Acquired {
 	h := e.Status.Holder
 	return activities.Acquired{
-		NextEpoch: e.HeldEpoch, Active: e.Status.Active, Since: h.Since, Abandoned: e.Status.Abandoned, LastSwitch: e.Status.LastSwitch,
+		NextEpoch: e.HeldEpoch, Active: e.Status.Active, Since: h.Since, Nested: h.Within != nil, Abandoned: e.Status.Abandoned, LastSwitch: e.Status.LastSwitch,
 		Fencing: slices.ContainsFunc(e.Status.Fencing, func(f activities.Fencing) bool { return f.Cluster == h.To && f.Fenced == nil }),
 	}
 }
@@ -163,9 +169,11 @@ func refusal(format string, args ...any) error {
 	return temporal.NewNonRetryableApplicationError(fmt.Sprintf(format, args...), activities.TypeHeld, nil)
 }
 
-// release ends a hold. What the holder says of epoch and place is taken only upwards.
+// release ends a hold, and gives the entity back to the parent within which it was held. What the holder says of epoch and
+// place is taken only upwards.
 func (e *entity) release(ctx workflow.Context, in activities.Release) error {
 	if !e.holds(in.Run) {
+		e.letGo(in.Run)
 		return nil
 	}
 	if in.Outcome != "" { // making grants holds a runbook too, and is no run of it
@@ -182,12 +190,25 @@ func (e *entity) release(ctx workflow.Context, in activities.Release) error {
 	if in.UnprotectedSince != nil {
 		e.Status.UnprotectedSince = in.UnprotectedSince
 	}
-	e.Status.Holder, e.HeldEpoch = nil, 0
+	e.Status.Holder, e.HeldEpoch = e.Status.Holder.Within, 0
+	if e.Status.Holder != nil {
+		e.HeldEpoch = e.Status.Epoch + 1
+	}
 	if !in.Unsettled {
 		e.Status.Abandoned = nil
 	}
 	e.show(ctx)
 	return nil
+}
+
+// letGo takes a parent out that ends before the run that it had started: that one holds the entity alone from then on.
+func (e *entity) letGo(parent activities.Run) {
+	for h := e.Status.Holder; h != nil && h.Within != nil; h = h.Within {
+		if h.Within.Run == parent {
+			h.Within = h.Within.Within
+			return
+		}
+	}
 }
 
 func (e *entity) closed(ctx workflow.Context, h activities.Holder) (closed bool, err error) {
@@ -233,6 +254,9 @@ func (e *entity) show(ctx workflow.Context) {
 		b = fmt.Appendf(b, "**Run %s was closed without releasing it.** Its fences, stopped clients and suspended syncs may stand: the next run settles that first.\n\n", h.Run.ID())
 	default:
 		b = fmt.Appendf(b, "Held by run %s (%s to %s) since %s.\n\n", h.Run.ID(), h.Kind, h.To, h.Since.Format(time.RFC3339))
+		if h.Within != nil {
+			b = fmt.Appendf(b, "It is part of run %s (%s).\n\n", h.Within.Run.ID(), h.Within.Kind)
+		}
 	}
 	if s.LastRun != nil {
 		b = fmt.Appendf(b, "Last run: %s, %s. Report: %s\n", s.LastRun.ID(), s.LastOutcome, or(s.LastReport, "none"))

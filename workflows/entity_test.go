@@ -22,17 +22,19 @@ type lock struct {
 	*testsuite.TestWorkflowEnvironment
 	closed bool
 	asked  int
-	n      int
-	heard  int
+	// closedRuns are closed whatever the others are.
+	closedRuns map[string]bool
+	n          int
+	heard      int
 }
 
 func newLock(id string) *lock {
 	var s testsuite.WorkflowTestSuite
 	l := &lock{TestWorkflowEnvironment: s.NewTestWorkflowEnvironment()}
 	l.SetStartWorkflowOptions(client.StartWorkflowOptions{ID: id})
-	l.RegisterActivityWithOptions(func(context.Context, activities.Holder) (bool, error) {
+	l.RegisterActivityWithOptions(func(_ context.Context, h activities.Holder) (bool, error) {
 		l.asked++
-		return l.closed, nil
+		return l.closed || l.closedRuns[h.Run.WorkflowID], nil
 	}, activity.RegisterOptions{Name: "HolderClosed"})
 	workflows.Register(l)
 	return l
@@ -132,6 +134,47 @@ func TestP01_OnlyAClosedHolderIsReplacedAndIsRemembered(t *testing.T) {
 	l.live(t, 20*time.Minute, activities.EntityState{})
 	require.Nil(t, l.status(t).Abandoned)
 	require.Nil(t, l.status(t).Holder)
+}
+
+func TestP01_AChildHoldsWithinItsParentAndGivesBack(t *testing.T) {
+	l := newLock("runbook/orders")
+	parent, child, stranger := ask("failback", 7), ask("home", 7), ask("stranger", 7)
+	parent.To, child.Parent = "", "failback"
+	l.ask(1*time.Second, activities.UpdateAcquire, parent, granted(t, 8))
+	l.ask(2*time.Second, activities.UpdateAcquire, child, func(a activities.Acquired, err error) {
+		require.NoError(t, err)
+		require.True(t, a.Nested, "what was approved for its parent is approved for it")
+		require.EqualValues(t, 8, a.NextEpoch)
+	})
+	l.ask(3*time.Second, activities.UpdateAcquire, stranger, refused(t, "runbook/orders is held by run home/1"))
+	stranger.Parent = "another" // a child of somebody who holds nothing
+	l.ask(4*time.Second, activities.UpdateAcquire, stranger, refused(t, "runbook/orders is held by run home/1"))
+	l.ask(5*time.Second, activities.UpdateRelease, activities.Release{Run: child.Run, Outcome: "completed", Active: "west", Epoch: 8}, func(_ activities.Acquired, err error) { require.NoError(t, err) })
+	l.ask(6*time.Second, activities.UpdateAcquire, stranger, refused(t, "runbook/orders is held by run failback/1"))
+	next := ask("again", 8)
+	next.Parent, next.To = "failback", "east"
+	l.ask(7*time.Second, activities.UpdateAcquire, next, granted(t, 9))
+	l.ask(8*time.Second, activities.UpdateRelease, activities.Release{Run: parent.Run}, func(_ activities.Acquired, err error) { require.NoError(t, err) })
+	l.live(t, time.Minute, activities.EntityState{})
+	held := l.status(t).Holder
+	require.Equal(t, "again", held.Run.WorkflowID, "a parent that ends does not take the lock from what it had started")
+	require.Nil(t, held.Within)
+}
+
+func TestP01_AChildThatWasClosedLeavesTheRunbookToItsParent(t *testing.T) {
+	l := newLock("runbook/orders")
+	parent, child, second := ask("failback", 7), ask("home", 7), ask("home-2", 7)
+	child.Parent, second.Parent = "failback", "failback"
+	l.ask(1*time.Second, activities.UpdateAcquire, parent, granted(t, 8))
+	l.ask(2*time.Second, activities.UpdateAcquire, child, granted(t, 8))
+	l.RegisterDelayedCallback(func() { l.closedRuns = map[string]bool{"home": true} }, 3*time.Second)
+	l.ask(4*time.Second, activities.UpdateAcquire, second, func(a activities.Acquired, err error) {
+		require.NoError(t, err)
+		require.True(t, a.Nested)
+		require.Equal(t, "home", a.Abandoned.Run.WorkflowID)
+	})
+	l.live(t, time.Minute, activities.EntityState{})
+	require.Equal(t, "failback", l.status(t).Holder.Within.Run.WorkflowID)
 }
 
 func TestP02_EpochOnlyGrows(t *testing.T) {

@@ -43,6 +43,7 @@ type failover struct {
 	linkName   string
 	sealProven bool // the mirror's principals obey ACLs, so that a seal needs no stop to be trusted
 	unsettled  bool // what a run before this one left behind still stands
+	nested     bool // part of a run that holds the runbook, and was approved there
 	pending    bool // an optional discovery entry was out of reach
 	facts      facts
 	written    activities.ReportResult

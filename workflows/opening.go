@@ -62,7 +62,7 @@ func (f *failover) enter(ctx workflow.Context, until time.Time) (left *activitie
 		return nil, err
 	}
 	f.next, f.status.NextEpoch = got.NextEpoch, got.NextEpoch
-	f.unsettled = got.Abandoned != nil
+	f.unsettled, f.nested = got.Abandoned != nil, got.Nested
 	if err := f.calm(workflow.Now(ctx), got.LastSwitch); err != nil {
 		return nil, err
 	}
@@ -144,6 +144,9 @@ func (f *failover) readDiscovery(ctx workflow.Context, until time.Time) (activit
 // changes nothing.
 func (f *failover) acquire(ctx workflow.Context, until time.Time, entity string, seen activities.ReadDiscoveryResult) (activities.Acquired, error) {
 	in := activities.Acquire{Entity: entity, Run: f.guard.Run, Kind: f.kind, From: f.route.From.Name, To: f.in.To}
+	if parent := workflow.GetInfo(ctx).ParentWorkflowExecution; parent != nil {
+		in.Parent = parent.ID
+	}
 	if len(seen.Entries) > 0 {
 		in.SeenEpoch, in.SeenActive = seen.HighestEpoch(), seen.Required().Cluster
 	}

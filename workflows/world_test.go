@@ -53,6 +53,7 @@ type world struct {
 	entity    activities.EntityStatus
 	lastOver  *time.Time // when the workload last changed its cluster
 	fencing   bool       // something waits to fence the cluster that the run goes to
+	nested    bool       // the run is a child of one that holds the runbook
 	told      []activities.TellFencing
 	quiet     time.Duration
 	killed    []string
@@ -162,7 +163,7 @@ func (w *world) Acquire(ctx context.Context, in activities.Acquire) (activities.
 		return activities.Acquired{}, err
 	}
 	w.holder[in.Entity] = in.Run
-	out := activities.Acquired{NextEpoch: in.SeenEpoch + 1, LastSwitch: w.lastOver, Fencing: w.fencing}
+	out := activities.Acquired{NextEpoch: in.SeenEpoch + 1, LastSwitch: w.lastOver, Fencing: w.fencing, Nested: w.nested}
 	if strings.HasPrefix(in.Entity, "runbook/") {
 		out.Abandoned = w.abandoned
 	}
