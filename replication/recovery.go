@@ -1,6 +1,11 @@
 package replication
 
-import "time"
+import (
+	"fmt"
+	"time"
+
+	"switchback/internal/fault"
+)
 
 // RecoveryTopic holds how far recoveries are: on the cluster that the records are copied to, compacted, written in the
 // same transactions as the copies (P30). Its keys are <tail id>/<topic>/<partition>, its values a Recovered in JSON.
@@ -80,6 +85,36 @@ type Recovered struct {
 // Done says that every offset of the tail is accounted for.
 func (r Recovered) Done() bool { return r.Next >= r.To && r.Tally.Sum() == r.Offsets() }
 
+// Begin is the progress of a tail of which nothing was handled.
+func Begin(t Tail) Recovered {
+	return Recovered{Tail: t, Next: t.From, FirstCopy: Unknown, LastCopy: Unknown}
+}
+
+// GoOn is the progress with which a tail is gone on with that was begun before, perhaps under another plan. What was only
+// reported may be handled after all. fault.ErrConflict when the tail is not the one that was begun, or when records of it
+// were handled in another way: a partition that was rewound refuses append (P31).
+func (r Recovered) GoOn(t Tail) (Recovered, error) {
+	refuse := func(format string, args ...any) (Recovered, error) {
+		return r, fmt.Errorf("%w: %s", fault.ErrConflict, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case r.Partition != t.Partition:
+		return refuse("the progress is that of %s", r.Name())
+	case r.From != t.From:
+		return refuse("it was begun at offset %d, and now at %d", r.From, t.From)
+	case t.To < r.To:
+		return refuse("it ended at offset %d, and now ends at %d", r.To, t.To)
+	case r.Next == r.From, r.Treatment == TreatReport && t.Treatment != TreatReport:
+		return Begin(t), nil
+	case r.Treatment != t.Treatment:
+		return refuse("run %s has handled offsets %d to %d with %s, and they cannot be handled with %s as well", r.Run, r.From, r.Next, r.Treatment, t.Treatment)
+	case r.Into != t.Into:
+		return refuse("run %s has copied offsets %d to %d to %s, and the rest cannot go to %s", r.Run, r.From, r.Next, r.Into.Name(), t.Into.Name())
+	}
+	r.Tail = t
+	return r, nil
+}
+
 // Stranded is what a look at a tail finds, before anything is done. Never a value.
 type Stranded struct {
 	Tail
@@ -92,6 +127,8 @@ type Stranded struct {
 	Done        int64     `json:"done"` // offsets that an earlier recovery has handled already
 	// Gone says why nothing can be said or done, such as a topic that was deleted or made anew; empty where it can.
 	Gone string `json:"gone,omitempty"`
+	// Notes are what an operator should know before records are copied, in sentences.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // ReadAlready says that a group had read stranded records on the old cluster, and would read their copies again (P32).
@@ -122,6 +159,10 @@ const (
 	HeaderTimestamp = "switchback.origin.timestamp" // milliseconds
 	HeaderRun       = "switchback.origin.run"
 )
+
+// HeaderRoom is how many bytes the headers of a copy add to a record at most: names of topics and ids are at most 249
+// bytes. A topic whose records are as large as it allows needs that much more in max.message.bytes to take their copies.
+const HeaderRoom = 2 << 10
 
 // HeaderFrom is a header whose key alone tells where a copy comes from: what mirrors records back to that cluster leaves
 // out those that carry it (P26). Connect's predicates see keys of headers and no values.

@@ -88,37 +88,48 @@ func (c *Cluster) leaderOf(ctx context.Context, p replication.Partition) (leader
 
 // fetch asks the leader once. next is where to go on; throttled says that an empty answer means nothing.
 func (c *Cluster) fetch(ctx context.Context, at leader, from int64, committed bool) (fp kgo.FetchPartition, next int64, throttled bool, err error) {
-	req := kmsg.NewPtrFetchRequest()
-	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = int32(fetchWait/time.Millisecond), 1, fetchBytes
+	answer, throttled, err := c.fetchRaw(ctx, at, from, committed, fetchBytes)
+	if err != nil {
+		return fp, from, false, err
+	}
 	isolation := kgo.ReadUncommitted()
 	if committed {
-		req.IsolationLevel, isolation = 1, kgo.ReadCommitted()
+		isolation = kgo.ReadCommitted()
+	}
+	fp, next = kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{Offset: from, IsolationLevel: isolation,
+		Topic: at.Topic, Partition: at.Partition.Partition}, answer, kgo.DefaultDecompressor(), nil)
+	if fp.Err == nil && next == from && len(answer.RecordBatches) > 0 {
+		fp.Err = fmt.Errorf("%w: the broker sent %d bytes that hold no whole batch at offset %d", fault.ErrInvalid, len(answer.RecordBatches), from)
+	}
+	return fp, next, throttled, fp.Err
+}
+
+// fetchRaw asks the leader once for at most so many bytes. The answer's own error code is left to the caller.
+func (c *Cluster) fetchRaw(ctx context.Context, at leader, from int64, committed bool, most int32) (*kmsg.FetchResponseTopicPartition, bool, error) {
+	req := kmsg.NewPtrFetchRequest()
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = int32(fetchWait/time.Millisecond), 1, most
+	if committed {
+		req.IsolationLevel = 1
 	}
 	rt := kmsg.NewFetchRequestTopic()
 	rt.Topic = at.Topic
 	rp := kmsg.NewFetchRequestTopicPartition()
-	rp.Partition, rp.CurrentLeaderEpoch, rp.FetchOffset, rp.PartitionMaxBytes = at.Partition.Partition, at.epoch, from, fetchBytes
+	rp.Partition, rp.CurrentLeaderEpoch, rp.FetchOffset, rp.PartitionMaxBytes = at.Partition.Partition, at.epoch, from, most
 	rt.Partitions = append(rt.Partitions, rp)
 	req.Topics = append(req.Topics, rt)
 	resp, err := req.RequestWith(ctx, c.on(at.broker))
 	if err != nil {
-		return fp, from, false, err
+		return nil, false, err
 	}
 	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
-		return fp, from, false, err
+		return nil, false, err
 	}
 	for i := range resp.Topics {
 		if len(resp.Topics[i].Partitions) > 0 { // one was asked for
-			answer := &resp.Topics[i].Partitions[0]
-			fp, next = kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{Offset: from, IsolationLevel: isolation,
-				Topic: at.Topic, Partition: at.Partition.Partition}, answer, kgo.DefaultDecompressor(), nil)
-			if fp.Err == nil && next == from && len(answer.RecordBatches) > 0 {
-				fp.Err = fmt.Errorf("%w: the broker sent %d bytes that hold no whole batch at offset %d", fault.ErrInvalid, len(answer.RecordBatches), from)
-			}
-			return fp, next, resp.ThrottleMillis > 0, fp.Err
+			return &resp.Topics[i].Partitions[0], resp.ThrottleMillis > 0, nil
 		}
 	}
-	return fp, from, false, fmt.Errorf("%w: the leader's answer does not hold the partition", fault.ErrNotReady)
+	return nil, false, fmt.Errorf("%w: the leader's answer does not hold the partition", fault.ErrNotReady)
 }
 
 // produce writes records with acks=all by an idempotent producer and returns when every one is acknowledged. On error

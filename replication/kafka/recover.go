@@ -1,0 +1,444 @@
+package kafka
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+
+	"switchback/internal/fault"
+	"switchback/replication"
+)
+
+const (
+	// commitEvery keeps transactions short: an open one holds up every read_committed consumer of a live topic (P31).
+	commitEvery = 500 * time.Millisecond
+	// sideBySide is how many partitions are copied at the same time. Each has a few pieces in memory, which bounds it.
+	sideBySide = 8
+	// lastWords is how long a recovery that is stopped may take to end what it has begun.
+	lastWords = 3 * time.Second
+	// batchLimit is how large batches are made, however large the topic would take them.
+	batchLimit = 1 << 20
+	// namedRefusals is how many refused records are named one by one.
+	namedRefusals = 10
+)
+
+// recovery is one job at work. What is in progress of its tails is committed with the copies; told is what was.
+type recovery struct {
+	old, to *Cluster
+	job     replication.CopyJob
+	tx      *transaction
+	tails   []*copying
+	rate    *rate.Limiter
+	told    func([]replication.Recovered)
+
+	gate sync.RWMutex // held by those who write and account, all of it by who commits
+}
+
+// copying is one tail of a job.
+type copying struct {
+	now       replication.Recovered // as it will be with the next commit
+	committed replication.Recovered
+	packer    packer
+	codec     kgo.CompressionCodecType // that the topic asks for; asIs is that of the producers
+	limit     int                      // bytes of a batch
+}
+
+const asIs kgo.CompressionCodecType = -2
+
+// Recover copies the stranded records of a job's tails from this cluster, which was left and is fenced, to another, each
+// exactly once whatever dies on the way (P30), and accounts for every offset of them. Tails whose treatment copies
+// nothing are read and counted as left. Copies get the headers of package replication and keep everything else; batches
+// are compressed as the topic on the other cluster asks for, with compression.type=producer as they were.
+//
+// told hears how far all tails are after each commit, at least every second while something happens; it must be quick.
+// When ctx ends, what was written is committed and Recover returns with what it has: the call may be repeated and goes
+// on from there. It returns what is committed with every error: fault.ErrConflict when another call with the same id took
+// over, or when a tail does not go on from what was done before; fault.ErrNotReady while a transaction is open before the
+// end of a tail; fault.ErrNotFound when a topic is gone. A job needs about 100 MB whatever its length.
+func (c *Cluster) Recover(ctx context.Context, to *Cluster, job replication.CopyJob, told func([]replication.Recovered)) ([]replication.Recovered, error) {
+	r := &recovery{old: c, to: to, job: job, told: told}
+	if err := r.begin(ctx); err != nil {
+		return r.committed(), err
+	}
+	defer r.tx.close()
+	err := r.plain(ctx)
+	if err == nil {
+		err = r.compacted(ctx)
+	}
+	// Also when ctx has ended: nothing may stay open.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+	defer cancel()
+	if r.tx.broken {
+		return r.committed(), errors.Join(err, r.tx.leave(last))
+	}
+	if done := r.commit(last); done != nil {
+		return r.committed(), errors.Join(err, done, r.tx.leave(last))
+	}
+	return r.committed(), err
+}
+
+func (r *recovery) committed() []replication.Recovered {
+	all := make([]replication.Recovered, len(r.tails))
+	for i, t := range r.tails {
+		all[i] = t.committed
+	}
+	return all
+}
+
+// begin fences whoever had the job before, and only then reads how far it was.
+func (r *recovery) begin(ctx context.Context) error {
+	if r.job.ID == "" || r.job.Tail == "" || r.job.Cluster == "" {
+		return r.to.fail("recover", fmt.Errorf("%w: a job needs an id, a tail and a cluster", fault.ErrInvalid), writing)
+	}
+	tx, err := r.to.transactional(ctx, r.job.ID)
+	if err != nil {
+		return err
+	}
+	if err := r.resume(ctx); err != nil {
+		tx.close()
+		return err
+	}
+	r.tx = tx
+	if r.job.Rate > 0 {
+		r.rate = rate.NewLimiter(rate.Limit(r.job.Rate), max(1, int(r.job.Rate/10)))
+	}
+	return nil
+}
+
+// resume reads the progress, and what the topics on the other side ask for.
+func (r *recovery) resume(ctx context.Context) error {
+	stored, err := r.to.Recoveries(ctx, r.job.Tail)
+	if err != nil {
+		return err
+	}
+	before := make(map[replication.Partition]replication.Recovered, len(stored))
+	for _, s := range stored {
+		before[s.Partition] = s
+	}
+	configs, err := r.configs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, tail := range r.job.Tails {
+		if tail.Treatment.Copies() && tail.Into.Topic == "" {
+			return r.to.fail("recover "+tail.Name(), fmt.Errorf("%w: it says not where copies go", fault.ErrInvalid), reading)
+		}
+		now := replication.Begin(tail)
+		if s, ok := before[tail.Partition]; ok {
+			if now, err = s.GoOn(tail); err != nil {
+				return r.to.fail("recover "+tail.Name(), err, reading)
+			}
+		}
+		t := &copying{now: now, committed: now, codec: asIs, limit: batchLimit}
+		t.packer.stamp, t.packer.stamps = stamp(r.job, tail.Partition)
+		t.wants(configs[tail.Into.Topic])
+		r.tails = append(r.tails, t)
+	}
+	return nil
+}
+
+// configs of the topics that copies go to. Without the right to read them the brokers' defaults are assumed.
+func (r *recovery) configs(ctx context.Context) (map[string]map[string]string, error) {
+	var topics []string
+	seen := map[string]bool{}
+	for _, t := range r.job.Tails {
+		if t.Treatment.Copies() && !seen[t.Into.Topic] {
+			seen[t.Into.Topic], topics = true, append(topics, t.Into.Topic)
+		}
+	}
+	configs, err := r.to.TopicConfigs(ctx, topics)
+	if errors.Is(err, fault.ErrDenied) {
+		err = nil
+	}
+	return configs, err
+}
+
+// wants takes over what a topic's configuration says about batches.
+func (t *copying) wants(config map[string]string) {
+	if n, err := strconv.Atoi(config["max.message.bytes"]); err == nil {
+		t.limit = min(n, batchLimit)
+	}
+	for codec, name := range map[kgo.CompressionCodecType]string{kgo.CodecNone: "uncompressed", kgo.CodecGzip: "gzip",
+		kgo.CodecSnappy: "snappy", kgo.CodecLz4: "lz4", kgo.CodecZstd: "zstd"} {
+		if config["compression.type"] == name {
+			t.codec = codec
+		}
+	}
+}
+
+// stamp makes the function that writes the headers of a tail's copies, and says how many they are.
+func stamp(job replication.CopyJob, from replication.Partition) (func([]byte, *record) []byte, int64) {
+	front := appendHeader(nil, replication.HeaderOrigin, job.Cluster)
+	front = appendHeader(front, replication.HeaderTopic, from.Topic)
+	front = appendHeader(front, replication.HeaderPartition, strconv.Itoa(int(from.Partition)))
+	back := appendHeader(nil, replication.HeaderRun, job.Run)
+	back = appendHeader(back, replication.HeaderFrom(job.Cluster), job.Cluster)
+	var digits [20]byte
+	return func(to []byte, r *record) []byte {
+		to = append(to, front...)
+		to = appendBytes(appendBytes(to, []byte(replication.HeaderOffset)), strconv.AppendInt(digits[:0], r.offset, 10))
+		to = appendBytes(appendBytes(to, []byte(replication.HeaderTimestamp)), strconv.AppendInt(digits[:0], r.at, 10))
+		return append(to, back...)
+	}, 7
+}
+
+// plain handles all tails but those where newer values may stand on the other side.
+func (r *recovery) plain(ctx context.Context) error {
+	todo := make(chan *copying, len(r.tails))
+	for _, t := range r.tails {
+		if !t.now.Done() && !t.guarded() {
+			todo <- t
+		}
+	}
+	close(todo)
+	if len(todo) == 0 {
+		return ctx.Err()
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	var workers sync.WaitGroup
+	for range min(sideBySide, len(todo)) {
+		workers.Add(1)
+		g.Go(func() error {
+			defer workers.Done()
+			for t := range todo {
+				if err := r.copy(ctx, t); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	idle := make(chan struct{})
+	go func() { workers.Wait(); close(idle) }()
+	g.Go(func() error { return r.commitNowAndThen(ctx, idle) })
+	return g.Wait()
+}
+
+// guarded says that newer values of a tail's keys are looked for.
+func (t *copying) guarded() bool {
+	return t.now.Treatment == replication.TreatAppend && t.now.Compacted
+}
+
+// commitNowAndThen ends the transaction twice a second, until nobody writes any more.
+func (r *recovery) commitNowAndThen(ctx context.Context, idle <-chan struct{}) error {
+	tick := time.NewTicker(commitEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-idle:
+			return nil
+		case <-tick.C:
+		}
+		r.gate.Lock()
+		err := error(nil)
+		if !r.tx.broken && ctx.Err() == nil { // who broke it, or stopped it, has the word
+			finish, cancel := grace(ctx)
+			err = r.commit(finish)
+			cancel()
+		}
+		r.gate.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// grace lets what was begun end although the context does, for a little while.
+func grace(ctx context.Context) (context.Context, context.CancelFunc) {
+	still, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(lastWords/2, cancel) })
+	return still, func() { stop(); cancel() }
+}
+
+// copy handles one tail from where it stands.
+func (r *recovery) copy(ctx context.Context, t *copying) error {
+	return r.read(t, t.now.To).pieces(ctx, func(p *piece) error {
+		if err := r.allow(ctx, len(p.records)); err != nil {
+			return err
+		}
+		r.gate.RLock()
+		defer r.gate.RUnlock()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		_, err := r.handle(ctx, t, p)
+		return err
+	})
+}
+
+// read a tail from where it stands, in pieces that the rate limit lets pass at once.
+func (r *recovery) read(t *copying, end int64) *tailReader {
+	reader := r.old.tail(t.now.Partition, t.now.Next, end)
+	if r.rate != nil {
+		reader.most = min(reader.most, r.rate.Burst())
+	}
+	return reader
+}
+
+// allow waits until the rate limit lets n records pass; never inside of a transaction's own work.
+func (r *recovery) allow(ctx context.Context, n int) error {
+	if r.rate == nil {
+		return nil
+	}
+	if err := r.rate.WaitN(ctx, min(n, r.rate.Burst())); err != nil && ctx.Err() == nil {
+		return context.DeadlineExceeded // it would, before the records may pass
+	}
+	return ctx.Err()
+}
+
+// span is where copies lie in the log of the other cluster.
+type span struct{ first, last int64 }
+
+// handle writes a piece's records, and accounts for all of its offsets.
+func (r *recovery) handle(ctx context.Context, t *copying, p *piece) (span, error) {
+	wrote := span{replication.Unknown, replication.Unknown}
+	now := t.now
+	now.Tally = now.Tally.Plus(p.tally)
+	now.Next, now.Run = p.next, r.job.Run
+	if !now.Treatment.Copies() {
+		now.Tally.Left += int64(len(p.records))
+		t.now = now
+		return wrote, nil
+	}
+	codec := t.codec
+	if codec == asIs {
+		codec = p.codec
+	}
+	still, cancel := grace(ctx)
+	defer cancel()
+	put := putting{r: r, t: t, now: &now, wrote: &wrote, codec: codec}
+	if err := put.all(still, p.records); err != nil {
+		return wrote, err
+	}
+	t.now = now
+	return wrote, nil
+}
+
+// putting is the writing of one piece.
+type putting struct {
+	r     *recovery
+	t     *copying
+	now   *replication.Recovered
+	wrote *span
+	codec kgo.CompressionCodecType
+}
+
+// all writes records in their order. A batch that is refused is halved, until the one that is to blame stands alone.
+func (p *putting) all(ctx context.Context, records []record) error {
+	for len(records) > 0 {
+		b := p.t.packer.pack(records, p.t.limit, p.codec)
+		n := int(b.records)
+		base, err := p.r.tx.write(ctx, p.now.Into, b)
+		refused, ok := errors.AsType[refusal](err)
+		switch {
+		case err == nil:
+			p.count(records[:n], base)
+		case !ok:
+			return err
+		case n > 1:
+			if err := p.all(ctx, records[:n/2]); err != nil {
+				return err
+			}
+			n /= 2
+		default:
+			if err := p.alone(ctx, records[:1], refused); err != nil {
+				return err
+			}
+		}
+		records = records[n:]
+	}
+	return nil
+}
+
+// alone tries a record once more that was refused by itself: the headers of a copy make it larger than it was, and
+// compressed it may fit.
+func (p *putting) alone(ctx context.Context, one []record, refused refusal) error {
+	if p.codec == kgo.CodecNone && tooLarge(refused) {
+		base, err := p.r.tx.write(ctx, p.now.Into, p.t.packer.pack(one, p.t.limit, kgo.CodecLz4))
+		if err == nil {
+			p.count(one, base)
+			return nil
+		}
+		if again, ok := errors.AsType[refusal](err); ok {
+			refused = again
+		} else {
+			return err
+		}
+	}
+	p.now.Tally.Refused++
+	if len(p.now.Refusals) < namedRefusals {
+		why := refused.Error()
+		if tooLarge(refused) {
+			why += fmt.Sprintf("; with the headers of a copy the record has more bytes than max.message.bytes of %s allows", p.now.Into.Topic)
+		}
+		p.now.Refusals = append(p.now.Refusals[:len(p.now.Refusals):len(p.now.Refusals)],
+			replication.Outcome{Name: "offset " + strconv.FormatInt(one[0].offset, 10), Status: replication.Failed, Reason: why})
+	}
+	return nil
+}
+
+func (p *putting) count(records []record, base int64) {
+	n := int64(len(records))
+	p.now.Tally.Recovered += n
+	for i := range records {
+		p.now.Bytes += records[i].size
+	}
+	if base == replication.Unknown {
+		return
+	}
+	if p.now.FirstCopy == replication.Unknown {
+		p.now.FirstCopy = base
+	}
+	if p.wrote.first == replication.Unknown {
+		p.wrote.first = base
+	}
+	p.now.LastCopy, p.wrote.last = base+n-1, base+n-1
+}
+
+// commit writes the progress of what was handled into the transaction and commits it. Nobody else writes meanwhile.
+func (r *recovery) commit(ctx context.Context) error {
+	var progress []record
+	var moved []*copying
+	for _, t := range r.tails {
+		if t.now.Next == t.committed.Next && t.now.Run == t.committed.Run {
+			continue
+		}
+		if sum := t.now.Tally.Sum(); sum != t.now.Next-t.now.From {
+			return r.to.fail("recover "+t.now.Name(), fmt.Errorf("%w: %d offsets are accounted for between %d and %d", fault.ErrInvalid, sum, t.now.From, t.now.Next), reading)
+		}
+		value, err := json.Marshal(t.now)
+		if err != nil {
+			return r.to.fail("recover "+t.now.Name(), fmt.Errorf("%w: %w", fault.ErrInvalid, err), reading)
+		}
+		progress = append(progress, plainRecord([]byte(progressKey(r.job.Tail, t.now.Partition)), value, time.Now().UnixMilli()))
+		moved = append(moved, t)
+	}
+	if len(moved) == 0 {
+		return r.tx.end(ctx, false) // what was begun for a piece whose records were all refused
+	}
+	for own := (packer{}); len(progress) > 0; {
+		b := own.pack(progress, MaxValue, kgo.CodecNone)
+		if _, err := r.tx.write(ctx, progressPartition, b); err != nil {
+			return err
+		}
+		progress = progress[b.records:]
+	}
+	if err := r.tx.end(ctx, true); err != nil {
+		return err
+	}
+	for _, t := range moved {
+		t.committed = t.now
+	}
+	if r.told != nil {
+		r.told(r.committed())
+	}
+	return nil
+}

@@ -1,0 +1,349 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"switchback/internal/fault"
+	"switchback/replication"
+)
+
+const (
+	// pieceBytes is how much of a tail is handled as one, roughly: a batch or two of the new cluster's.
+	pieceBytes   = 1 << 20
+	pieceRecords = 1 << 14
+	// heldBack is how many empty answers, of fetchWait each, are borne while a transaction holds the tail's end back.
+	heldBack = 40
+)
+
+// piece is a stretch of a tail: what lies between the end of the one before and next.
+type piece struct {
+	records []record
+	next    int64
+	tally   replication.Tally // of the offsets that are none of records
+	codec   kgo.CompressionCodecType
+	size    int64 // of the records' keys, values and headers
+}
+
+func (p *piece) reset() *piece {
+	clear(p.records)
+	*p = piece{records: p.records[:0]}
+	return p
+}
+
+// tailReader reads one tail with read_committed, and accounts for each of its offsets.
+type tailReader struct {
+	c        *Cluster
+	of       replication.Partition
+	next, to int64
+	most     int // records in a piece
+	unpack   kgo.Decompressor
+	spare    chan *piece // pieces that were handled, to be filled again
+}
+
+func (c *Cluster) tail(of replication.Partition, from, to int64) *tailReader {
+	return &tailReader{c: c, of: of, next: from, to: to, most: pieceRecords, unpack: kgo.DefaultDecompressor(), spare: make(chan *piece, 4)}
+}
+
+// answer of the old cluster, or the news that everything before expired is gone.
+type answer struct {
+	got     *kmsg.FetchResponseTopicPartition
+	expired int64
+}
+
+// pieces fetches, takes apart and hands on, each at the same time as the next; do runs in the caller's goroutine and owns
+// its piece until it returns. It ends with the tail, or with the first error.
+func (t *tailReader) pieces(ctx context.Context, do func(*piece) error) error {
+	if t.next >= t.to {
+		return nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	answers, pieces, ended := make(chan answer), make(chan *piece, 1), make(chan struct{}, 2)
+	go func() {
+		defer func() { ended <- struct{}{} }()
+		defer close(answers)
+		if err := t.fetchAll(ctx, t.next, func(a answer) error { return send(ctx, answers, a) }); err != nil {
+			cancel(err)
+		}
+	}()
+	go func() {
+		defer func() { ended <- struct{}{} }()
+		defer close(pieces)
+		for a := range answers {
+			if ctx.Err() != nil {
+				continue // a piece behind one that failed would leave a gap
+			}
+			if err := t.takeApart(a, func(p *piece) error { return send(ctx, pieces, p) }); err != nil {
+				cancel(err)
+			}
+		}
+		if ctx.Err() == nil && t.next < t.to { // nothing is there any more: compaction took it
+			rest := t.blank()
+			rest.tally.Blank, rest.next, t.next = t.to-t.next, t.to, t.to
+			_ = send(ctx, pieces, rest)
+		}
+	}()
+	var err error
+	for p := range pieces {
+		if err == nil && ctx.Err() == nil {
+			if err = do(p); err != nil {
+				cancel(err)
+			}
+		}
+		select {
+		case t.spare <- p.reset():
+		default:
+		}
+	}
+	<-ended
+	<-ended
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	return err
+}
+
+func send[T any](ctx context.Context, to chan<- T, v T) error {
+	select {
+	case to <- v:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (t *tailReader) blank() *piece {
+	select {
+	case p := <-t.spare:
+		return p
+	default:
+		return &piece{}
+	}
+}
+
+// fetchAll asks for the tail, answer by answer.
+func (t *tailReader) fetchAll(ctx context.Context, from int64, each func(answer) error) error {
+	doing := "read " + t.of.Name()
+	var at leader
+	for try, known, empty := 0, false, 0; from < t.to; {
+		if ctx.Err() != nil {
+			return t.c.fail(doing, context.Cause(ctx), reading)
+		}
+		if !known {
+			led, err := t.c.leaderOf(ctx, t.of)
+			if err != nil {
+				return err
+			}
+			at, known = led, true
+		}
+		got, wait, err := t.c.fetchRaw(ctx, at, from, true, pieceBytes)
+		if err == nil {
+			err = kerr.ErrorForCode(got.ErrorCode)
+		}
+		if errors.Is(err, kerr.OffsetOutOfRange) {
+			if from, err = t.expired(ctx, from, each); err != nil {
+				return err
+			}
+			continue
+		}
+		if errors.Is(translate(err, reading), fault.ErrNotReady) && try < lookAttempts && pause(ctx, try) {
+			try, known = try+1, false // the leader moved
+			continue
+		}
+		if err != nil {
+			return t.c.fail(doing, err, reading)
+		}
+		try = 0
+		next, err := behind(got.RecordBatches, from)
+		switch {
+		case err != nil:
+			return t.c.fail(doing, err, reading)
+		case next > from:
+			if err := each(answer{got: got}); err != nil {
+				return err
+			}
+			from, empty = next, 0
+		case len(got.RecordBatches) > 0:
+			return t.c.fail(doing, fmt.Errorf("%w: the broker sent %d bytes that hold no whole batch at offset %d", fault.ErrInvalid, len(got.RecordBatches), from), reading)
+		case wait: // held back by a quota
+		case got.HighWatermark < t.to:
+			return t.c.fail(doing, fmt.Errorf("%w: the log ends at %d, before %d where the tail was seen to end", fault.ErrConflict, got.HighWatermark, t.to), reading)
+		case got.LastStableOffset >= t.to:
+			return nil
+		default:
+			if empty++; empty > heldBack {
+				return t.c.fail(doing, fault.Hint(fmt.Errorf("%w: a transaction is open at offset %d, before the tail's end %d", fault.ErrNotReady, got.LastStableOffset, t.to),
+					"end or abort it first"), reading)
+			}
+		}
+	}
+	return nil
+}
+
+// expired finds out how much is gone from the beginning of the log, and where to go on.
+func (t *tailReader) expired(ctx context.Context, from int64, each func(answer) error) (int64, error) {
+	ends, err := t.c.Ends(ctx, []string{t.of.Topic})
+	i := slices.IndexFunc(ends, func(e replication.Ends) bool { return e.Partition == t.of })
+	if i < 0 || ends[i].Start == replication.Unknown {
+		if err == nil {
+			err = t.c.fail("read the ends of "+t.of.Name(), fmt.Errorf("%w: there is no such partition", fault.ErrNotFound), reading)
+		}
+		return from, err
+	}
+	start := ends[i].Start
+	if start <= from {
+		return from, t.c.fail("read "+t.of.Name(), fmt.Errorf("%w: offset %d lies beyond the end of the log, which ends at %d", fault.ErrConflict, from, ends[i].LogEnd), reading)
+	}
+	start = min(start, t.to)
+	return start, each(answer{expired: start})
+}
+
+// takeApart accounts for the offsets of an answer.
+func (t *tailReader) takeApart(a answer, emit func(*piece) error) error {
+	p := t.blank()
+	if a.expired > 0 {
+		p.tally.Expired, p.next, t.next = a.expired-t.next, a.expired, a.expired
+		return emit(p)
+	}
+	in := a.got.RecordBatches
+	if in[16] != magicOfBatches || mixed(in) {
+		return t.takeOld(a.got, p, emit)
+	}
+	aborted := undone(a.got.AbortedTransactions)
+	for t.next < t.to {
+		b, n, err := firstBatch(in)
+		if err != nil {
+			return t.c.fail("read "+t.of.Name(), err, reading)
+		}
+		if n == 0 {
+			break
+		}
+		if p, err = t.takeBatch(&b, aborted, p, emit); err != nil {
+			return err
+		}
+		in = in[n:]
+	}
+	if p.next == 0 {
+		return nil
+	}
+	return emit(p)
+}
+
+// takeBatch adds a batch to p, and hands p on when it is full.
+func (t *tailReader) takeBatch(b *kmsg.RecordBatch, aborted undoneBy, p *piece, emit func(*piece) error) (*piece, error) {
+	control, undone := b.Attributes&controlBit != 0, aborted.has(b)
+	if !control && !undone {
+		p.codec = kgo.CompressionCodecType(b.Attributes & codecBits)
+	}
+	var failed error
+	err := eachRecord(b, t.unpack, func(r record) {
+		if control {
+			aborted.end(b, &r)
+		}
+		if r.offset < t.next || r.offset >= t.to || failed != nil {
+			return
+		}
+		p.tally.Blank += r.offset - t.next
+		t.next = r.offset + 1
+		p.next = t.next
+		switch {
+		case control:
+			p.tally.Blank++
+		case undone:
+			p.tally.Aborted++
+		default:
+			p.records, p.size = append(p.records, r), p.size+r.size
+		}
+		if p.size >= pieceBytes || len(p.records) >= t.most {
+			codec := p.codec
+			failed = emit(p)
+			p = t.blank()
+			p.codec = codec
+		}
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return p, err
+	}
+	if end := min(b.FirstOffset+int64(b.LastOffsetDelta)+1, t.to); end > t.next { // compacted away behind the last record
+		p.tally.Blank += end - t.next
+		t.next, p.next = end, end
+	}
+	return p, nil
+}
+
+// mixed says that an answer holds messages of an older format behind its first batch.
+func mixed(in []byte) bool {
+	for {
+		_, n, err := firstBatch(in)
+		if err != nil || n == 0 {
+			return false
+		}
+		if in[16] != magicOfBatches {
+			return true
+		}
+		in = in[n:]
+	}
+}
+
+// takeOld accounts for an answer in the formats of before Kafka 0.11, which know neither headers nor transactions.
+func (t *tailReader) takeOld(got *kmsg.FetchResponseTopicPartition, p *piece, emit func(*piece) error) error {
+	fp, next := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{Offset: t.next, IsolationLevel: kgo.ReadCommitted(),
+		Topic: t.of.Topic, Partition: t.of.Partition}, got, t.unpack, nil)
+	if fp.Err != nil {
+		return t.c.fail("read "+t.of.Name(), fp.Err, reading)
+	}
+	for _, r := range fp.Records {
+		if r.Offset >= t.to {
+			break
+		}
+		p.tally.Blank += r.Offset - t.next
+		t.next = r.Offset + 1
+		old := plainRecord(r.Key, r.Value, r.Timestamp.UnixMilli())
+		old.offset, old.size = r.Offset, int64(len(r.Key)+len(r.Value))
+		for _, h := range r.Headers {
+			old.headers, old.count = appendBytes(appendBytes(old.headers, []byte(h.Key)), h.Value), old.count+1
+			old.size += int64(len(h.Key) + len(h.Value))
+		}
+		p.records, p.size = append(p.records, old), p.size+old.size
+	}
+	if end := min(next, t.to); end > t.next {
+		p.tally.Blank += end - t.next
+		t.next = end
+	}
+	p.next = t.next
+	return emit(p)
+}
+
+// undoneBy are the transactions of an answer that were aborted: by producer, the offsets where they begin.
+type undoneBy map[int64][]int64
+
+func undone(list []kmsg.FetchResponseTopicPartitionAbortedTransaction) undoneBy {
+	by := undoneBy{}
+	for _, a := range list {
+		by[a.ProducerID] = append(by[a.ProducerID], a.FirstOffset)
+	}
+	for _, begins := range by {
+		slices.Sort(begins)
+	}
+	return by
+}
+
+// has says that a batch belongs to a transaction that was aborted.
+func (u undoneBy) has(b *kmsg.RecordBatch) bool {
+	begins := u[b.ProducerID]
+	return b.Attributes&transactionalBit != 0 && len(begins) > 0 && begins[0] <= b.FirstOffset
+}
+
+// end of a transaction: the marker's key is a version and a type of two bytes each, and type 0 is an abort.
+func (u undoneBy) end(b *kmsg.RecordBatch, r *record) {
+	if u.has(b) && len(r.key) >= 4 && r.key[2] == 0 && r.key[3] == 0 {
+		u[b.ProducerID] = u[b.ProducerID][1:]
+	}
+}
