@@ -62,7 +62,7 @@ func (f *failover) enter(ctx workflow.Context, until time.Time) (left *activitie
 		return nil, err
 	}
 	f.next, f.status.NextEpoch = got.NextEpoch, got.NextEpoch
-	f.unsettled, f.nested = got.Abandoned != nil, got.Nested
+	f.unsettled = got.Abandoned != nil
 	if err := f.calm(workflow.Now(ctx), got.LastSwitch); err != nil {
 		return nil, err
 	}
@@ -151,7 +151,9 @@ func (f *failover) acquire(ctx workflow.Context, until time.Time, entity string,
 		in.SeenEpoch, in.SeenActive = seen.HighestEpoch(), seen.Required().Cluster
 	}
 	f.entities = append(f.entities, entity)
-	return perform[activities.Acquired](f.engine, atomicWrite(ctx, until, "take "+entity), locks.Acquire, in)
+	got, err := perform[activities.Acquired](f.engine, atomicWrite(ctx, until, "take "+entity), locks.Acquire, in)
+	f.nested = f.nested || got.Nested
+	return got, err
 }
 
 // check is the preflight proper. A problem forbids the run before anything was changed.
