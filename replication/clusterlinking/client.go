@@ -12,7 +12,10 @@ import (
 
 // Client speaks the Cluster Linking part of REST v3 with one cluster. It repeats reads and never a write: what became
 // of a write whose answer is missing is for the caller to find out (fault.ErrUnclear). Safe for concurrent use.
-type Client struct{ rest *rest.Client }
+type Client struct {
+	rest    *rest.Client
+	cluster string // id in the URL
+}
 
 func newClient(cfg Config) (*Client, error) {
 	base, err := rest.Address("rest", cfg.REST)
@@ -26,7 +29,7 @@ func newClient(cfg Config) (*Client, error) {
 	if prefix == "" {
 		prefix = "/kafka/v3"
 	}
-	return &Client{rest.New(rest.Config{
+	return &Client{cluster: cfg.ClusterID, rest: rest.New(rest.Config{
 		Base:  base + "/" + strings.Trim(prefix, "/") + "/clusters/" + url.PathEscape(cfg.ClusterID),
 		Login: cfg.Login, TLS: cfg.TLS, HTTP: cfg.HTTP, Kind: sentinel,
 		Should: "check that rest: is a Kafka REST v3 endpoint with Cluster Linking",

@@ -167,11 +167,13 @@ func removeExcludes(now, before, key string, names []string) (string, error) {
 	return now, nil
 }
 
-func excludeText(name string) string {
+func excludeText(name string) string { return entryText(filterEntry{name, "LITERAL", "EXCLUDE"}) }
+
+func entryText(entry filterEntry) string {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	_ = e.Encode(filterEntry{name, "LITERAL", "EXCLUDE"})
+	_ = e.Encode(entry)
 	return strings.TrimSpace(b.String())
 }
 
