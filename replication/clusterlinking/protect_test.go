@@ -35,7 +35,7 @@ func TestDifferences(t *testing.T) {
 			shown: "mirror orders is not mirrored, should be active", mends: map[string]string{}},
 		"a topic that is no mirror": {breaks: func(s *service, _ *replication.Protection) { delete(s.mirrors, "orders") },
 			shown: "mirror orders is no mirror of link east/west, and a topic of its name is on the target, should be active", do: "run failback"},
-		"paused": {breaks: func(s *service, _ *replication.Protection) { s.mirrors["orders"] = "PAUSED" }, shown: "mirror orders is paused, should be active", mends: map[string]string{}},
+		"paused":             {breaks: func(s *service, _ *replication.Protection) { s.mirrors["orders"] = "PAUSED" }, shown: "mirror orders is paused, should be active", mends: map[string]string{}},
 		"the link is paused": {breaks: func(s *service, _ *replication.Protection) { s.mirrors["orders"] = "LINK_PAUSED" }, shown: "mirror orders is paused, should be active", do: "the link says LINK_PAUSED"},
 		"stopped":            {breaks: func(s *service, _ *replication.Protection) { s.mirrors["orders"] = "STOPPED" }, shown: "mirror orders is stopped, should be active", do: "run failback"},
 		"failed":             {breaks: func(s *service, _ *replication.Protection) { s.mirrors["orders"] = "FAILED" }, shown: "mirror orders is failed, should be active", do: "mirrored anew"},

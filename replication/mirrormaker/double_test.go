@@ -46,7 +46,8 @@ type connect struct {
 	slow       int // looks until what was asked for is there
 	unready    int // requests to be refused with 409 from now on
 	exactly    bool
-	refuses    string // setting that validation finds wrong
+	refuses    string              // setting that validation finds wrong
+	remembered map[string][]object // offsets of connectors that were deleted, by name
 	cluster    string
 	calls      []string // worker, method and path
 	hook       func(w http.ResponseWriter, r *http.Request) bool
@@ -281,7 +282,11 @@ func (s *connect) create(w http.ResponseWriter, body []byte) {
 	case in.Config["connector.class"] == "":
 		reply(w, 400, object{"error_code": 400, "message": "Connector config " + fmt.Sprint(in.Config) + " contains no connector type"})
 	default:
-		s.connectors[in.Name] = &connector{config: in.Config, state: in.Initial}
+		made := &connector{config: in.Config, state: in.Initial, offsets: s.remembered[in.Name]}
+		if in.Initial == "RUNNING" {
+			made.tasks = []object{taskOf(0, "RUNNING", "")}
+		}
+		s.connectors[in.Name] = made
 		reply(w, 201, object{"name": in.Name, "config": in.Config, "tasks": []object{}})
 	}
 }
