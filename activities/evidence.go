@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"switchback/internal/fault"
@@ -17,7 +18,7 @@ type evidence struct {
 	fetched map[replication.Partition]int64 // the link's claim
 	sample  *Sample                         // nil when there is none of this direction
 	cluster string                          // id of the source; its name when nobody knows the id
-	fenced  bool                            // every live broker of the source says that the topics are fenced
+	fenced  bool                            // every broker of the source says that the topics are fenced, and none is down
 }
 
 // lossesShown is how many topics a result names: the worst ones.
@@ -120,11 +121,13 @@ func ofTheSource(ctx context.Context, r *route, topics []string) (ends []replica
 	return ends, fenced
 }
 
-// fencedNow asks every live broker of the source once.
+// fencedNow asks every broker of the source once.
 func fencedNow(ctx context.Context, r *route, topics []string) bool {
 	outcomes, err := r.from.ACLsOnEveryBroker(ctx, replication.TopicFence(topics), true)
-	bad, _ := notOK(outcomes)
-	return err == nil && len(outcomes) > 0 && len(bad) == 0
+	if bad, _ := notOK(outcomes); err != nil || len(outcomes) == 0 || len(bad) > 0 {
+		return false
+	}
+	return len(absent(ctx, r.from, func(t string) bool { return slices.Contains(topics, t) })) == 0
 }
 
 // lay puts the evidence together, for every partition that anybody knows.

@@ -29,6 +29,7 @@ type FenceResult struct {
 	Topics  int      `json:"topics"`
 	Brokers int      `json:"brokers"`        // that said so themselves
 	Born    []string `json:"born,omitempty"` // topics of the runbook that appeared since preflight (P16)
+	Down    []int32  `json:"down,omitempty"` // brokers with replicas of the topics that nobody could ask (P6)
 	Text    string   `json:"text"`
 }
 
@@ -91,6 +92,7 @@ func (a *Fences) Raise(ctx context.Context, in FenceInput) (out FenceResult, err
 	if err != nil {
 		return out, wrap("read the fence back from "+in.Route.From.Name, err)
 	}
+	out.Down = absent(ctx, r.from, in.Topics.Match)
 	out.Text = fmt.Sprintf("WRITE denied on %d topics of %s, as each of %d brokers says itself", out.Topics, in.Route.From.Name, out.Brokers)
 	return out, nil
 }

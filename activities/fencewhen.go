@@ -141,13 +141,8 @@ func (o *old) fence(ctx context.Context) error {
 	if err := o.deny(ctx, replication.TopicFence(o.topics)); err != nil {
 		return err
 	}
-	var down []int32
-	for _, t := range there {
-		down = append(down, t.Offline...)
-	}
-	slices.Sort(down)
-	if down = slices.Compact(down); len(down) > 0 {
-		o.wait("brokers %v of %s, which hold replicas of the topics and are down", down, from)
+	if away := down(there); len(away) > 0 {
+		o.wait("brokers %v of %s, which hold replicas of the topics and are down", away, from)
 	}
 	return nil
 }

@@ -64,7 +64,9 @@ func (a *Fences) RaiseReachable(ctx context.Context, in FenceInput) (out FenceRe
 		killpoint.Reach("RaiseReachable/middle")
 		out.Text, err = a.said(ctx, r, fence)
 	}
-	switch {
+	switch away := absent(ctx, r.from, in.Topics.Match); {
+	case err == nil && len(away) > 0:
+		out.Text = fmt.Sprintf("%s is not fenced as a whole: brokers %v are down, and may let write whoever is cut off with them; %s", from, away, out.Text)
 	case err == nil:
 		out.Fenced = true
 	case !sourceFailed(err) && !errors.Is(err, errTimeUp):
@@ -85,6 +87,13 @@ func withBorn(ctx context.Context, r *route, topics []string, in FenceInput) []s
 	}
 	slices.Sort(topics)
 	return topics
+}
+
+// absent are brokers with replicas of the topics that their cluster has given up: nobody can ask them what they know, and one
+// that is only cut off lets write who is cut off with it (P6).
+func absent(ctx context.Context, on Kafka, match func(string) bool) []int32 {
+	there, _ := on.Topics(ctx, match) // what cannot be listed does not answer, which is said elsewhere
+	return down(there)
 }
 
 // said waits for every live broker of the source to say that the fence stands, for a short time only.

@@ -76,6 +76,25 @@ func TestP06_AHalfDeadSourceIsNotFenced(t *testing.T) {
 	require.Contains(t, out.Text, "not fenced as a whole")
 }
 
+// P6: what a broker knows that its cluster has given up nobody can say; one that is only cut off lets clients write.
+func TestP06_ABrokerThatIsDownIsNotFenced(t *testing.T) {
+	t.Parallel()
+	w := calm(t)
+	w.down = []int32{3}
+	out, err := w.raiseReachable()
+	require.NoError(t, err)
+	require.False(t, out.Fenced)
+	require.Contains(t, out.Text, "east is not fenced as a whole: brokers [3] are down")
+	require.NotEmpty(t, w.denies("east"), "what answers is fenced at once")
+	r, err := w.outside().open(context.Background(), w.route())
+	require.NoError(t, err)
+	defer r.close()
+	require.False(t, fencedNow(context.Background(), r, []string{"orders"}), "nor is a loss closed")
+	raised, err := w.raise()
+	require.NoError(t, err, "a planned run has stopped the writers")
+	require.Equal(t, w.down, raised.Down, "and names what it could not ask")
+}
+
 func TestP05_NoReachableFenceWhileACLSyncIsOn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"switchback/replication"
 )
@@ -14,10 +15,11 @@ import (
 func sealing(t *testing.T) *world {
 	w := newWorld(t)
 	w.link.seals = true
-	_, err := w.suspend()
+	// Retried as in a run: on a busy machine one attempt's time for writes may not suffice.
+	_, err := attempts[SyncsResult](w, (*Syncs)(nil).Suspend, SyncsInput{Guard: w.guard(), Route: w.route()})
 	require.NoError(t, err)
 	w.fill("orders", 0, 5)
-	_, err = w.raise()
+	_, err = attempts[FenceResult](w, (*Fences)(nil).Raise, w.fenceInput())
 	require.NoError(t, err)
 	w.trace = nil
 	return w
@@ -47,6 +49,25 @@ func TestSealDeniesKeepsMarksAndAsksForTheStop(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, int64(5), marks[0].Boundary)
 	require.Equal(t, int64(5), marks[0].TargetEnd)
+}
+
+// Nothing is written while the seal is read back: a broker may be slower to know of it than an attempt may write.
+func TestP06_ABrokerThatIsSlowToKnowTheSealIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	w := sealing(t)
+	knows := time.Now().Add(WriteDeadline + time.Second)
+	w.west.ControlKey(int16(kmsg.DescribeACLs), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		w.west.KeepControl()
+		if w.west.CurrentNode() != 1 || time.Now().After(knows) || req.(*kmsg.DescribeACLsRequest).Operation != kmsg.ACLOperationWrite {
+			return nil, nil, false
+		}
+		return req.ResponseKind(), nil, true
+	})
+	_, err := w.sealed(time.Now().Add(30 * time.Second))
+	require.NotEqual(t, TypeNotReady, typeOf(err), "%v", err)
+	require.True(t, time.Now().After(knows))
+	_, err = w.sealed(time.Now().Add(30 * time.Second)) // the next attempt, if its time for writes was over
+	require.NoError(t, err)
 }
 
 func TestKilledWhileSealing(t *testing.T) {

@@ -63,6 +63,7 @@ type world struct {
 	kill   *kill
 	losing bool             // the store of the target acknowledges and forgets
 	away   map[string]error // sites that are cut off from the activities
+	down   []int32          // brokers of east that it has given up
 	cancel context.CancelFunc
 }
 
@@ -413,6 +414,16 @@ func (k *tapped) Principal() string {
 	return "User:" + me
 }
 func (k *tapped) Close() { k.close() }
+
+func (k *tapped) Topics(ctx context.Context, match func(string) bool) ([]replication.Topic, error) {
+	topics, err := k.Cluster.Topics(ctx, match)
+	for i := range topics {
+		if k.site == "east" {
+			topics[i].Offline = k.w.down
+		}
+	}
+	return topics, err
+}
 
 func (k *tapped) Ends(ctx context.Context, topics []string) ([]replication.Ends, error) {
 	ends, err := k.Cluster.Ends(ctx, topics)

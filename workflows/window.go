@@ -100,6 +100,9 @@ func (f *plannedFailover) fenceSource(ctx workflow.Context, until time.Time) (st
 	if len(out.Born) > 0 {
 		f.deviate("topics that appeared during the run: " + strings.Join(out.Born, ", "))
 	}
+	if len(out.Down) > 0 {
+		f.deviate(fmt.Sprintf("brokers %v of %s are down, so they are not known to be fenced", out.Down, f.route.From.Name))
+	}
 	return out.Text, err
 }
 
