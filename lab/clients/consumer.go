@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -27,11 +28,16 @@ func Consumer(ctx context.Context, config ConsumerConfig) error {
 		return err
 	}
 	defer book.Close()
+	committed := commits{book: book, config: config, last: map[string]map[int32]int64{}}
 	commit := func(_ context.Context, client *kgo.Client, _ map[string][]int32) {
 		committing, cancel := context.WithTimeout(context.Background(), flushTime)
 		defer cancel()
 		if err := client.CommitUncommittedOffsets(committing); err != nil {
 			fmt.Fprintf(os.Stderr, "%s: commit: %v\n", config.Instance, err) // tried again with the next batch
+			return
+		}
+		if err := committed.note(client.CommittedOffsets()); err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n", config.Instance, err)
 		}
 	}
 	options := append(config.Options,
@@ -73,7 +79,37 @@ func Consumer(ctx context.Context, config ConsumerConfig) error {
 	if err := client.CommitUncommittedOffsets(ending); err != nil {
 		return fmt.Errorf("commit at the end: %w", err)
 	}
-	return nil
+	return committed.note(client.CommittedOffsets())
+}
+
+// commits writes down up to where the group has committed: a record beyond that is read again when its broker dies.
+type commits struct {
+	mu     sync.Mutex
+	book   *ledger.Writer
+	config ConsumerConfig
+	last   map[string]map[int32]int64
+}
+
+func (c *commits) note(offsets map[string]map[int32]kgo.EpochOffset) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var news []ledger.Committed
+	for topic, partitions := range offsets {
+		if c.last[topic] == nil {
+			c.last[topic] = map[int32]int64{}
+		}
+		for partition, at := range partitions {
+			if last, known := c.last[topic][partition]; known && last == at.Offset {
+				continue
+			}
+			c.last[topic][partition] = at.Offset
+			news = append(news, ledger.Committed{
+				At: time.Now(), Cluster: c.config.Cluster, Epoch: c.config.Epoch, Client: c.config.Client, Instance: c.config.Instance, Group: c.config.Group,
+				Topic: c.config.logical(topic), Partition: partition, Offset: at.Offset,
+			})
+		}
+	}
+	return c.book.Committed(news...)
 }
 
 // process writes down what was read, before it is committed.

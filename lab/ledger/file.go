@@ -48,42 +48,59 @@ type Seen struct {
 	Seq       int64
 }
 
+// Committed is an offset that a cluster acknowledged to a member of a group: where the group goes on.
+type Committed struct {
+	At        time.Time
+	Cluster   string
+	Epoch     int64
+	Client    string
+	Instance  string
+	Group     string
+	Topic     string
+	Partition int32
+	Offset    int64
+}
+
 // Ledger is the files of all instances. The records of an instance are in the order in which it wrote them.
 type Ledger struct {
-	Acked []Acked
-	Seen  []Seen
+	Acked     []Acked
+	Seen      []Seen
+	Committed []Committed
 	// Renumbered are the clusters' logs by name, where a mirror gives records offsets of its own, as MirrorMaker 2 does;
 	// nil where it keeps those of the source, as Cluster Linking does, and an offset means the same on both.
 	Renumbered map[string]ClusterLog
+	// Outages are brokers that a test has killed under the clients.
+	Outages []Outage
 }
 
 const (
-	ackedSuffix = ".acked.tsv"
-	seenSuffix  = ".read.tsv"
+	ackedSuffix     = ".acked.tsv"
+	seenSuffix      = ".read.tsv"
+	committedSuffix = ".committed.tsv"
 )
 
-// Writer appends to the two files of one instance. It is safe for concurrent use.
+// Writer appends to the files of one instance. It is safe for concurrent use.
 type Writer struct {
-	mu          sync.Mutex
-	acked, seen *os.File
-	broken      error // after a write that failed half way nothing may follow, or two lines become one
+	mu     sync.Mutex
+	files  map[string]*os.File // by suffix
+	broken error               // after a write that failed half way nothing may follow, or two lines become one
 }
 
-// OpenWriter opens <instance>.acked.tsv and <instance>.read.tsv in dir, and makes both if they are missing. An end
-// that a crash has torn is cut off, so that the next line begins a line.
+// OpenWriter opens <instance>.acked.tsv, .read.tsv and .committed.tsv in dir, and makes what is missing. An end that a
+// crash has torn is cut off, so that the next line begins a line.
 func OpenWriter(dir, instance string) (*Writer, error) {
 	if instance == "" || instance != filepath.Base(instance) || instance[0] == '.' {
 		return nil, fmt.Errorf("open ledger: %q cannot be an instance's name, because it names a file: use letters, digits, dots and dashes", instance)
 	}
-	acked, err := appendTo(filepath.Join(dir, instance+ackedSuffix))
-	if err != nil {
-		return nil, err
+	w := &Writer{files: map[string]*os.File{}}
+	for _, suffix := range []string{ackedSuffix, seenSuffix, committedSuffix} {
+		f, err := appendTo(filepath.Join(dir, instance+suffix))
+		if err != nil {
+			return nil, errors.Join(err, w.Close())
+		}
+		w.files[suffix] = f
 	}
-	seen, err := appendTo(filepath.Join(dir, instance+seenSuffix))
-	if err != nil {
-		return nil, errors.Join(err, acked.Close())
-	}
-	return &Writer{acked: acked, seen: seen}, nil
+	return w, nil
 }
 
 func appendTo(path string) (*os.File, error) {
@@ -110,7 +127,7 @@ func (w *Writer) Acked(records ...Acked) error {
 			return err
 		}
 	}
-	return w.write(w.acked, b)
+	return w.write(ackedSuffix, b)
 }
 
 // Seen writes the records in one write(2): what it has returned for survives kill -9.
@@ -122,10 +139,22 @@ func (w *Writer) Seen(records ...Seen) error {
 			return err
 		}
 	}
-	return w.write(w.seen, b)
+	return w.write(seenSuffix, b)
 }
 
-func (w *Writer) write(f *os.File, lines []byte) error {
+// Committed writes the offsets in one write(2), after the cluster has acknowledged them.
+func (w *Writer) Committed(offsets ...Committed) error {
+	var b []byte
+	for _, c := range offsets {
+		var err error
+		if b, err = appendLine(b, c.At, c.Epoch, c.Partition, c.Offset, 0, "", c.Topic, c.Cluster, c.Client, c.Instance, c.Group); err != nil {
+			return err
+		}
+	}
+	return w.write(committedSuffix, b)
+}
+
+func (w *Writer) write(suffix string, lines []byte) error {
 	if len(lines) == 0 {
 		return nil
 	}
@@ -134,13 +163,13 @@ func (w *Writer) write(f *os.File, lines []byte) error {
 	if w.broken != nil {
 		return w.broken
 	}
-	if _, err := f.Write(lines); err != nil {
+	if _, err := w.files[suffix].Write(lines); err != nil {
 		w.broken = fmt.Errorf("write ledger: %w", err)
 	}
 	return w.broken
 }
 
-// Close closes both files; nothing is buffered.
+// Close closes the files; nothing is buffered.
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -148,10 +177,14 @@ func (w *Writer) Close() error {
 		return nil
 	}
 	w.broken = fmt.Errorf("write ledger: %w", os.ErrClosed)
-	return errors.Join(w.acked.Close(), w.seen.Close())
+	var err error
+	for _, f := range w.files {
+		err = errors.Join(err, f.Close())
+	}
+	return err
 }
 
-// appendLine is the format of both files: time, four numbers, then texts, separated by tabs.
+// appendLine is the format of all files: time, four numbers, then texts, separated by tabs.
 func appendLine(b []byte, at time.Time, epoch int64, partition int32, offset, seq int64, texts ...string) ([]byte, error) {
 	b = at.UTC().AppendFormat(b, time.RFC3339Nano)
 	for _, n := range []int64{epoch, int64(partition), offset, seq} {
@@ -170,26 +203,29 @@ func appendLine(b []byte, at time.Time, epoch int64, partition int32, offset, se
 // read is an error that names file and line.
 func Read(dir string) (*Ledger, error) {
 	l, p := &Ledger{}, parser{}
-	acked, err := filepath.Glob(filepath.Join(dir, "*"+ackedSuffix))
-	if err != nil {
-		return nil, fmt.Errorf("read ledger: %w", err)
-	}
-	seen, err := filepath.Glob(filepath.Join(dir, "*"+seenSuffix))
-	if err != nil {
-		return nil, fmt.Errorf("read ledger: %w", err)
-	}
-	for _, path := range acked {
-		if err := p.file(path, 5, func(n line, t []string) {
+	for _, part := range []struct {
+		suffix string
+		texts  int
+		each   func(n line, t []string)
+	}{
+		{ackedSuffix, 5, func(n line, t []string) {
 			l.Acked = append(l.Acked, Acked{n.at, t[2], n.epoch, t[3], t[4], t[1], n.partition, n.offset, t[0], n.seq})
-		}); err != nil {
-			return nil, err
-		}
-	}
-	for _, path := range seen {
-		if err := p.file(path, 6, func(n line, t []string) {
+		}},
+		{seenSuffix, 6, func(n line, t []string) {
 			l.Seen = append(l.Seen, Seen{n.at, t[2], n.epoch, t[3], t[4], t[5], t[1], n.partition, n.offset, t[0], n.seq})
-		}); err != nil {
-			return nil, err
+		}},
+		{committedSuffix, 6, func(n line, t []string) {
+			l.Committed = append(l.Committed, Committed{n.at, t[2], n.epoch, t[3], t[4], t[5], t[1], n.partition, n.offset})
+		}},
+	} {
+		files, err := filepath.Glob(filepath.Join(dir, "*"+part.suffix))
+		if err != nil {
+			return nil, fmt.Errorf("read ledger: %w", err)
+		}
+		for _, path := range files {
+			if err := p.file(path, part.texts, part.each); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return l, nil

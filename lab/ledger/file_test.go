@@ -22,6 +22,10 @@ var someSeen = Seen{
 	Topic: "orders", Partition: 3, Offset: 41, Key: "w1/0", Seq: 12,
 }
 
+var someCommit = Committed{
+	At: someAck.At, Cluster: "east", Epoch: 7, Client: "billing", Instance: "b1", Group: "billing", Topic: "orders", Partition: 3, Offset: 42,
+}
+
 func TestWriterAndReader(t *testing.T) {
 	dir := t.TempDir()
 	w, err := OpenWriter(dir, "w1")
@@ -31,13 +35,14 @@ func TestWriterAndReader(t *testing.T) {
 	require.NoError(t, w.Acked(someAck, later))
 	require.NoError(t, w.Acked())
 	require.NoError(t, w.Seen(someSeen))
+	require.NoError(t, w.Committed(someCommit))
 	require.NoError(t, w.Close())
 	require.NoError(t, w.Close())
 	require.ErrorIs(t, w.Acked(someAck), os.ErrClosed)
 
 	l, err := Read(dir)
 	require.NoError(t, err)
-	require.Equal(t, &Ledger{Acked: []Acked{someAck, later}, Seen: []Seen{someSeen}}, l)
+	require.Equal(t, &Ledger{Acked: []Acked{someAck, later}, Seen: []Seen{someSeen}, Committed: []Committed{someCommit}}, l)
 	info, err := os.Stat(filepath.Join(dir, "w1.acked.tsv"))
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())

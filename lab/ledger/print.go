@@ -40,6 +40,9 @@ func (v Verdict) String() string {
 		}
 	}
 	fmt.Fprintf(&b, "  %-16s producers %s, consumers %s\n", "switch window", seconds(v.SwitchWindowSeconds), seconds(v.ConsumerWindowSeconds))
+	if v.Uncommitted > 0 {
+		fmt.Fprintf(&b, "  %-16s %d read again, because their broker was killed before they were committed\n", "uncommitted", v.Uncommitted)
+	}
 	b.WriteString(v.Aftermath.lines())
 	switch {
 	case v.Report == "":

@@ -28,6 +28,8 @@ type Verdict struct {
 	Clusters     map[string]ClusterCount `json:"clusters"`
 	Examples     map[string][]Example    `json:"examples,omitempty"` // the first few of each defect, by the name of its number
 
+	Uncommitted int `json:"uncommitted,omitempty"` // read again, because a broker was killed before its consumer could commit them; not among ReadTwice
+
 	Report        string   `json:"report"` // path of the report that the ledger was compared with
 	Agrees        bool     `json:"agrees"` // false also when there was no report
 	Disagreements []string `json:"disagreements,omitempty"`
@@ -172,11 +174,17 @@ func (v *Verdict) judgeGroups(l *Ledger, groupsOf map[string][]string) {
 
 func (v *Verdict) judgeGroup(l *Ledger, group string, topics []string, reads []*Seen) {
 	read, order := make(map[id]bool, len(reads)), map[series]int64{}
+	last, repeats := make(map[id]*Seen, len(reads)), uncommittedOf(l, group)
 	for _, s := range reads {
 		it, at := id{s.Topic, s.Key, s.Seq}, series{topic: s.Topic, key: s.Key}
 		e := Example{s.Cluster, group, s.Topic, s.Partition, s.Offset, s.Key, s.Seq}
 		highest, known := order[at]
+		first := last[it]
+		last[it] = s
 		switch {
+		case read[it] && repeats.mayRepeat(first, s):
+			v.Uncommitted++
+			continue
 		case read[it]:
 			v.ReadTwice++
 			v.example(readTwice, e)

@@ -30,6 +30,7 @@ type Story struct {
 	Workload setup.Workload
 	Temporal client.Client
 	Dir      string // of its ledgers
+	Outages  []ledger.Outage
 }
 
 // Open begins the story of a workload.
@@ -257,6 +258,7 @@ func (s *Story) Judge(ctx context.Context, active, reportPath string) (ledger.Ve
 	// Other workloads write into the same folder, and their records are in none of the logs that are read here.
 	l.Acked = slices.DeleteFunc(l.Acked, func(a ledger.Acked) bool { return !s.owns(a.Topic) })
 	l.Seen = slices.DeleteFunc(l.Seen, func(r ledger.Seen) bool { return !s.owns(r.Topic) })
+	l.Outages = s.Outages
 	logs := map[string]ledger.ClusterLog{}
 	for _, cluster := range setup.Clusters {
 		if logs[cluster], err = s.log(ctx, cluster); err != nil {
