@@ -38,6 +38,8 @@ type recovery struct {
 	tails   []*copying
 	rate    *rate.Limiter
 	told    func([]replication.Recovered)
+	every   time.Duration // between commits
+	most    int           // records in a piece
 
 	gate sync.RWMutex // held by those who write and account, all of it by who commits
 }
@@ -64,7 +66,11 @@ const asIs kgo.CompressionCodecType = -2
 // over, or when a tail does not go on from what was done before; fault.ErrNotReady while a transaction is open before the
 // end of a tail; fault.ErrNotFound when a topic is gone. A job needs about 100 MB whatever its length.
 func (c *Cluster) Recover(ctx context.Context, to *Cluster, job replication.CopyJob, told func([]replication.Recovered)) ([]replication.Recovered, error) {
-	r := &recovery{old: c, to: to, job: job, told: told}
+	r := &recovery{old: c, to: to, job: job, told: told, every: commitEvery, most: pieceRecords}
+	return r.run(ctx)
+}
+
+func (r *recovery) run(ctx context.Context) ([]replication.Recovered, error) {
 	if err := r.begin(ctx); err != nil {
 		return r.committed(), err
 	}
@@ -229,7 +235,7 @@ func (t *copying) guarded() bool {
 
 // commitNowAndThen ends the transaction twice a second, until nobody writes any more.
 func (r *recovery) commitNowAndThen(ctx context.Context, idle <-chan struct{}) error {
-	tick := time.NewTicker(commitEvery)
+	tick := time.NewTicker(r.every)
 	defer tick.Stop()
 	for {
 		select {
@@ -277,8 +283,8 @@ func (r *recovery) copy(ctx context.Context, t *copying) error {
 // read a tail from where it stands, in pieces that the rate limit lets pass at once.
 func (r *recovery) read(t *copying, end int64) *tailReader {
 	reader := r.old.tail(t.now.Partition, t.now.Next, end)
-	if r.rate != nil {
-		reader.most = min(reader.most, r.rate.Burst())
+	if reader.most = r.most; r.rate != nil {
+		reader.most = min(r.most, r.rate.Burst())
 	}
 	return reader
 }
