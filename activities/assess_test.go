@@ -134,6 +134,21 @@ func TestAssessFindsWhatForbidsTheRun(t *testing.T) {
 	}
 }
 
+// A mirror that may not write to the target any more is no reason to stay: it is about to be stopped, and a run that died may
+// have sealed it. Before a planned run, which waits for it, that is another matter.
+func TestP10_AMirrorWithoutGrantsHoldsUpNoDisaster(t *testing.T) {
+	t.Parallel()
+	w := cutOff(t)
+	in := w.assessInput()
+	in.Route.Link = runbooks.Link{From: "east", To: "west", MirrorMaker: &runbooks.MirrorMaker{Principals: runbooks.Principals{Data: "User:mm2", Admin: "User:mm2"}}}
+	out, err := run[AssessResult](w, (*Assess)(nil).Assess, in)
+	require.NoError(t, err)
+	require.Empty(t, problems(out))
+
+	w = newWorld(t)
+	require.Contains(t, found(w.preflight(mirrorMaker), "own grants", LevelProblem), "User:mm2: WRITE on topic orders")
+}
+
 // deny puts the fence of one topic on a cluster.
 func (w *world) deny(site, topic string) {
 	require.NoError(w.t, w.as(site, admin).CreateACLs(context.Background(), replication.TopicFence([]string{topic})))

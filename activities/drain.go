@@ -3,6 +3,9 @@ package activities
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"switchback/internal/fault"
@@ -28,6 +31,7 @@ func (a *Logs) Drain(ctx context.Context, in WaitInput) (out DrainResult, err er
 		return out, err
 	}
 	defer r.close()
+	began := time.Now()
 	err = until(ctx, in.Deadline, drainEvery, func(ctx context.Context) (bool, string, error) {
 		killpoint.Reach("Drain/middle")
 		ends, err := r.from.Ends(ctx, scope.TopicNames())
@@ -43,11 +47,37 @@ func (a *Logs) Drain(ctx context.Context, in WaitInput) (out DrainResult, err er
 			return false, "", fmt.Errorf("%s can never equal %s: %s: %w", in.Route.To.Name, in.Route.From.Name, text, fault.ErrInvalid)
 		}
 		behind, text := notOK(outcomes)
+		if len(behind) > 0 && time.Since(began) > stallsAfter {
+			text += stalled(ctx, r, scope.TopicNames())
+		}
 		out.Partitions = len(outcomes)
 		return len(behind) == 0 && len(outcomes) == len(ends), text, nil
 	})
 	out.Text = fmt.Sprintf("%s has all of %s: %d partitions compared", in.Route.To.Name, in.Route.From.Name, out.Partitions)
 	return out, err
+}
+
+// stallsAfter is how long a drain goes on before anybody asks why: most are over by then.
+const stallsAfter = time.Second
+
+// stalled says which mirrors bring nothing now: whoever waits for them should know.
+func stalled(ctx context.Context, r *route, topics []string) string {
+	states, err := mirrorStates(ctx, r.link, topics)
+	if err != nil {
+		return "; why cannot be told: " + err.Error()
+	}
+	by := map[string][]string{}
+	for _, topic := range topics {
+		if m := states[topic]; m.State != replication.MirrorActive {
+			why := strings.TrimSpace(fmt.Sprintf("%s: %s %s", m.State, m.Raw, m.Reason))
+			by[why] = append(by[why], topic)
+		}
+	}
+	text := ""
+	for _, why := range slices.Sorted(maps.Keys(by)) {
+		text += fmt.Sprintf("; the mirrors of %s are %s", firstFew(by[why]), why)
+	}
+	return text
 }
 
 // CatchUpResult lists groups that did not get there; that is a deviation, not a failure.

@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -47,18 +48,28 @@ type EndFencing struct {
 	Workflow string `json:"workflow"`
 }
 
+// EndFencingResult has what the workflow would have gone on with, in its own words: a run that does not go to the cluster
+// after all lets it wait again with that. Empty where none was cancelled.
+type EndFencingResult struct {
+	Left json.RawMessage `json:"left,omitempty"`
+}
+
 // EndFencing cancels that workflow and waits for its end: behind it nothing of it can act any more (P13). One that is
 // not there, or has ended, is fine.
-func (a *Locks) EndFencing(ctx context.Context, in EndFencing) error {
-	err := a.Temporal.CancelWorkflow(ctx, in.Workflow, "")
+func (a *Locks) EndFencing(ctx context.Context, in EndFencing) (out EndFencingResult, err error) {
+	err = a.Temporal.CancelWorkflow(ctx, in.Workflow, "")
 	var gone *serviceerror.NotFound
 	if err != nil && !errors.As(err, &gone) {
-		return wrap("cancel "+in.Workflow, err)
+		return out, wrap("cancel "+in.Workflow, err)
 	}
 	err = a.Temporal.GetWorkflow(ctx, in.Workflow, "").Get(ctx, nil)
 	var ended *temporal.WorkflowExecutionError
-	if err == nil || errors.As(err, &ended) || errors.As(err, &gone) {
-		return nil // however it ended, it has
+	var cancelled *temporal.CanceledError
+	switch {
+	case errors.As(err, &cancelled) && cancelled.HasDetails():
+		return out, wrap("read what "+in.Workflow+" had left to do", cancelled.Details(&out.Left))
+	case err == nil || errors.As(err, &ended) || errors.As(err, &gone):
+		return out, nil // however it ended, it has
 	}
-	return wrap("wait for the end of "+in.Workflow, err)
+	return out, wrap("wait for the end of "+in.Workflow, err)
 }

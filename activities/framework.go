@@ -173,6 +173,9 @@ func until(ctx context.Context, deadline time.Time, every time.Duration, look fu
 	waiting, trouble, since := "", "", time.Now()
 	for {
 		done, text, err := look(ctx)
+		if err != nil && text != "" {
+			waiting = text // it got that far
+		}
 		switch {
 		case err == nil && done:
 			return nil

@@ -87,7 +87,7 @@ func (a *Groups) HandOver(ctx context.Context, in HandOverInput) (out HandOverRe
 	}
 	entries := map[string]any{}
 	for i, group := range groups {
-		out.count(group, handed[i])
+		out.count(group, in.Route.To.Name, handed[i])
 		if err := chunks(entries, offsetsKey(in.Guard.Run.ID(), group), handed[i]); err != nil {
 			return out, err
 		}
@@ -149,11 +149,17 @@ type ReadBack struct {
 	replication.Translated
 	Group    string `json:"group"`
 	ReadBack bool   `json:"readBack"`
+	// Beyond is what the target had before, where that lay beyond Target.
+	Beyond *int64 `json:"beyond,omitempty"`
 }
 
-func (out *HandOverResult) count(group string, offsets []ReadBack) {
+// count says of every offset that is not exact, and of every group that was moved back, that it is so.
+func (out *HandOverResult) count(group, to string, offsets []ReadBack) {
 	for _, o := range offsets {
 		out.Offsets++
+		if o.Beyond != nil {
+			out.Deviations = append(out.Deviations, fmt.Sprintf("group %s, %s: moved back from %d, which %s had", group, o.Name(), *o.Beyond, to))
+		}
 		if o.Proof == replication.ProofExact {
 			out.Exact++
 			continue
@@ -307,10 +313,16 @@ func members(list []replication.Member) string {
 // back. A topic that a group only subscribed to counts as read (P24). All are translated in one pass.
 func handOver(ctx context.Context, r *route, groups []string, reads map[string][]string, target []replication.Ends, withoutCommit string) ([][]ReadBack, error) {
 	stand := make([]replication.GroupOffsets, len(groups))
+	before := make([]map[replication.Partition]int64, len(groups))
 	err := each(groups, func(i int, group string) error {
-		committed, err := r.from.Committed(ctx, group)
-		stand[i] = replication.GroupOffsets{Group: group, Offsets: replication.Committed(committed, target, reads[group]...)}
-		return wrap("read the offsets of group "+group, err)
+		return wrap("read the offsets of group "+group, sideBySide(
+			func() error {
+				committed, err := r.from.Committed(ctx, group)
+				stand[i] = replication.GroupOffsets{Group: group, Offsets: replication.Committed(committed, target, reads[group]...)}
+				return err
+			},
+			func() (err error) { before[i], err = r.to.Committed(ctx, group); return err },
+		))
 	})
 	if err != nil {
 		return nil, err
@@ -324,6 +336,11 @@ func handOver(ctx context.Context, r *route, groups []string, reads map[string][
 		final, err := replication.Place(translated[i].Offsets, target, withoutCommit)
 		if err == nil {
 			handed[i], err = commit(ctx, r.to, group, final)
+		}
+		for j, o := range handed[i] {
+			if was, ok := before[i][o.Partition]; ok && was > o.Target {
+				handed[i][j].Beyond = &was
+			}
 		}
 		return wrap("hand over group "+group, err)
 	})

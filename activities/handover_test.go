@@ -310,3 +310,16 @@ func TestManyOffsetsFitTheirRecords(t *testing.T) {
 	require.Equal(t, list, got)
 	require.True(t, slices.IsSortedFunc(got, func(a, b ReadBack) int { return int(a.Partition.Partition - b.Partition.Partition) }))
 }
+
+// A group may stand beyond its place on the target, from older days or by a sync that went too far: it is set back, and that
+// is said.
+func TestP29_AGroupThatStandsTooFarIsSetBackAndNamed(t *testing.T) {
+	t.Parallel()
+	w := read(t)
+	w.commit("west", "billing", map[replication.Partition]int64{at("orders", 0): 5, at("orders", 1): 0})
+	out, err := w.handOver(soon())
+	require.NoError(t, err)
+	require.EqualValues(t, 4, w.committed("west", "billing")[at("orders", 0)])
+	require.Contains(t, out.Deviations, "group billing, orders-0: moved back from 5, which west had")
+	require.Len(t, out.Deviations, 2, "and the partition without a commit")
+}

@@ -225,7 +225,8 @@ func grantsAreThere(_ context.Context, s *survey) error {
 				check(cl.Principal, replication.ResourceTopic, t.Name, replication.OpRead)
 			}
 		}
-		if mm := s.in.Route.Link.MirrorMaker; mm != nil && side.site == s.in.Route.To.Name {
+		// Without its source the mirror is only stopped, and may be sealed already, by a run that died.
+		if mm := s.in.Route.Link.MirrorMaker; mm != nil && side.site == s.in.Route.To.Name && !s.in.Route.SourceLost {
 			for _, t := range s.topics {
 				check(mm.Principals.Data, replication.ResourceTopic, t.Name, replication.OpWrite)
 			}

@@ -117,6 +117,10 @@ func TestPreflightFindsWhatIsWrong(t *testing.T) {
 			w.commit("east", "billing", map[replication.Partition]int64{at("orders", 0): 1})
 			w.commit("west", "billing", map[replication.Partition]int64{at("orders", 0): 4})
 		}, check: "groups", level: LevelProblem, says: "beyond 1, where 1 on east is there: no sync made it"},
+		"commits there of older days (P29)": {spoil: func(w *world) {
+			w.commit("east", "billing", map[replication.Partition]int64{at("orders", 0): 1})
+			w.commit("west", "billing", map[replication.Partition]int64{at("orders", 0): 4})
+		}, change: mirrorMaker, check: "groups", level: LevelWarning, says: "beyond 1, where 1 on east is there; offset sync never moves a group back, the run does"},
 		"no commit (P24)": {spoil: func(w *world) {
 			w.fill("orders", 1, 1)
 			w.commit("east", "billing", map[replication.Partition]int64{at("orders", 0): 0})
@@ -145,6 +149,11 @@ func TestPreflightFindsWhatIsWrong(t *testing.T) {
 			}
 		})
 	}
+}
+
+// mirrorMaker makes the route one over MirrorMaker 2, whose principals nobody here has heard of.
+func mirrorMaker(in *PreflightInput) {
+	in.Route.Link = runbooks.Link{From: "east", To: "west", MirrorMaker: &runbooks.MirrorMaker{Principals: runbooks.Principals{Data: "User:mm2", Admin: "User:mm2"}}}
 }
 
 // both makes the rest of a topic that is on the target only.

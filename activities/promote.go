@@ -343,12 +343,12 @@ func copies(ctx context.Context, r *route, runbook string) ([]replication.ACL, e
 
 // dropCopies removes copies of the runbook's fence that ACL sync made on the target, now that no cycle can be under way
 // any more (P5, P34). Only what the runbook owns on the source is looked for.
-func (a *Mirrors) dropCopies(ctx context.Context, r *route, g Guard) (int, error) {
+func (o Outside) dropCopies(ctx context.Context, r *route, g Guard) (int, error) {
 	list, err := copies(ctx, r, g.Run.Runbook)
 	if err != nil || len(list) == 0 {
 		return 0, err
 	}
-	if err := a.check(ctx, g); err != nil {
+	if err := o.check(ctx, g); err != nil {
 		return 0, err
 	}
 	wctx, cancel, err := writing(ctx) // after a long wait this is for the next attempt

@@ -228,6 +228,18 @@ func TestDrainComparesBothClusters(t *testing.T) {
 	require.ErrorContains(t, err, "west can never equal east")
 }
 
+// A mirror that brings nothing any more is named by whoever waits for it.
+func TestADrainThatAFailedMirrorHoldsUpSaysSo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.fill("orders", 0, 2)
+	w.write("east", "orders", 0, 3)
+	w.link.set("orders", replication.MirrorFailed, "RUNNING, tasks 1 FAILED")
+	_, err := w.drain(time.Now().Add(stallsAfter + 2*time.Second))
+	require.Equal(t, TypeNotReady, typeOf(err))
+	require.ErrorContains(t, err, "orders-0: pending (3 records to go); the mirrors of orders are failed: RUNNING, tasks 1 FAILED")
+}
+
 // A partition without data is no partition without lag.
 func TestDrainWaitsForAPartitionWithoutData(t *testing.T) {
 	t.Parallel()

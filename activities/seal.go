@@ -79,7 +79,11 @@ func (a *Mirrors) seal(ctx context.Context, r *route, in WaitInput, scope Scope,
 	if err != nil {
 		return err
 	}
-	if err := a.sealMarks(wctx, r, in.Guard, topics, before, target); err != nil {
+	err = sideBySide(
+		func() error { return a.sealMarks(wctx, r, in.Guard, topics, before, target) },
+		func() (err error) { out.Copied, err = a.dropCopies(ctx, r, in.Guard); return err },
+	)
+	if err != nil {
 		return err
 	}
 	if err := a.send(ctx, r, replication.Promote, topics); err != nil {

@@ -70,6 +70,19 @@ func TestP06_ABrokerThatIsSlowToKnowTheSealIsWaitedFor(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// A cycle of ACL sync that had begun before it was denied may have copied the fence (P34): no client could write behind the
+// switch.
+func TestP05_P34_ASealRemovesCopiesOfTheFence(t *testing.T) {
+	t.Parallel()
+	w := sealing(t)
+	w.deny("west", "orders")
+	out, err := w.sealed(soon())
+	require.NoError(t, err)
+	require.Equal(t, 1, out.Copied)
+	require.NotContains(t, w.denies("west"), replication.TopicFence([]string{"orders"})[0].String())
+	require.Contains(t, w.denies("west"), "DENY WRITE on TOPIC LITERAL orders for User:mm2 from *", "the seal itself stands")
+}
+
 func TestKilledWhileSealing(t *testing.T) {
 	t.Parallel()
 	everywhere(t, func(t *testing.T) *world {

@@ -16,6 +16,7 @@ import (
 // back: a transaction that was open on the source stays open here for ever, and every read_committed consumer stands still
 // before it (P19). It is named and ended: by its transactional id where this cluster's coordinator knows it, as it does a
 // MirrorMaker 2 task's own, and else by writing the marker. Transactions of clients that work here already are left alone.
+// Copies that ACL sync had made of the runbook's fence would stand in the clients' way as well, and are removed (P34).
 func (a *Logs) Settle(ctx context.Context, in WaitInput) (out QuiesceResult, err error) {
 	ctx, out.Acted = begin(ctx)
 	in.Route.SourceLost = true
@@ -25,6 +26,10 @@ func (a *Logs) Settle(ctx context.Context, in WaitInput) (out QuiesceResult, err
 	}
 	defer r.close()
 	limit, err := stopEnds(ctx, r, in.Guard.Run.ID(), scope.TopicNames())
+	if err != nil {
+		return out, err
+	}
+	copied, err := a.dropCopies(ctx, r, in.Guard)
 	if err != nil {
 		return out, err
 	}
@@ -55,10 +60,13 @@ func (a *Logs) Settle(ctx context.Context, in WaitInput) (out QuiesceResult, err
 	if err != nil {
 		return out, err
 	}
-	out.Changed = len(ended) > 0
+	out.Changed = len(ended) > 0 || copied > 0
 	out.Text = fmt.Sprintf("%d partitions of %s: the last stable offset has passed all that was mirrored", out.Partitions, in.Route.To.Name)
 	if len(ended) > 0 {
 		out.Text += "; ended open transactions: " + firstFew(out.EndedTransactions)
+	}
+	if copied > 0 {
+		out.Text += fmt.Sprintf("; removed %d copies of the fence that ACL sync had made", copied)
 	}
 	return out, nil
 }

@@ -40,6 +40,24 @@ func TestSettleFindsNothingToDo(t *testing.T) {
 	require.Empty(t, w.trace)
 }
 
+// A source that was fenced before it fell silent may have had its fence copied; no planned promote has looked for that.
+func TestP05_P34_SettleRemovesCopiesOfTheFence(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.fill("orders", 0, 4)
+	_, err := w.suspend()
+	require.NoError(t, err)
+	_, err = w.raise()
+	require.NoError(t, err)
+	w.deny("west", "orders")
+	out, err := w.settle()
+	require.NoError(t, err)
+	require.True(t, out.Changed)
+	require.Contains(t, out.Text, "removed 1 copies of the fence")
+	require.Empty(t, w.denies("west"))
+	require.NotEmpty(t, w.denies("east"), "the fence itself stands")
+}
+
 // A transaction that the mirror brought along has no coordinator here: it would stay open for ever, and every
 // read_committed consumer would stand still before it.
 func TestP19_ATransactionThatWasBroughtIsEnded(t *testing.T) {

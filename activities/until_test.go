@@ -43,3 +43,12 @@ func TestTheLaggardsAreNamedThoughTheLastLooksFailed(t *testing.T) {
 	})
 	require.ErrorContains(t, err, "still waiting for checkout: 1 of 2 instances (the last look failed: read Consul")
 }
+
+// A look that found out for whom it waits and could not do what would end that says both.
+func TestTheLaggardsAreNamedThoughTheLookFailed(t *testing.T) {
+	t.Parallel()
+	err := until(t.Context(), time.Now().Add(200*time.Millisecond), 10*time.Millisecond, func(context.Context) (bool, string, error) {
+		return false, "orders-0: a transaction is open", fmt.Errorf("end it: %w", fault.ErrDenied)
+	})
+	require.ErrorContains(t, err, "still waiting for orders-0: a transaction is open (the last look failed: end it")
+}

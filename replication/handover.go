@@ -40,6 +40,14 @@ func Committed(committed map[Partition]int64, partitions []Ends, subscribed ...s
 	return list
 }
 
+// without is why nothing is known of where the group goes on.
+func (t Translated) without() string {
+	if t.Proof == "" || t.Proof == ProofExact {
+		return "no commit"
+	}
+	return t.Proof
+}
+
 // Place puts translated offsets into the range of the target's logs: never beyond the high watermark, never below the
 // log start. What was moved, and what had no commit, says so in its Proof. An unknown range is an error of kind
 // fault.ErrNotReady, because unknown is not zero.
@@ -58,9 +66,9 @@ func Place(translated []Translated, target []Ends, withoutCommit string) ([]Tran
 		case t.Source == Unknown && e.Start == e.HighWatermark:
 			t.Target, t.Proof = e.HighWatermark, ProofExact // an empty partition: its start is its end
 		case t.Source == Unknown && withoutCommit == WithoutCommitLatest:
-			t.Target, t.Proof = e.HighWatermark, "no commit: set to the end, as the runbook says"
+			t.Target, t.Proof = e.HighWatermark, t.without()+": set to the end, as the runbook says"
 		case t.Source == Unknown:
-			t.Target, t.Proof = e.Start, "no commit: set to the start, as the runbook says"
+			t.Target, t.Proof = e.Start, t.without()+": set to the start, as the runbook says"
 		case t.Target == Unknown:
 			return nil, fmt.Errorf("no translation for %s at source offset %d: %w", t.Name(), t.Source, fault.ErrNotReady)
 		case t.Target > e.HighWatermark:

@@ -146,3 +146,18 @@ func TestGroupLag(t *testing.T) {
 		}
 	}
 }
+
+// Why the runbook's word counts is said: a group without a checkpoint may have committed all the same.
+func TestP24_WhyNothingIsKnownOfAGroupIsSaid(t *testing.T) {
+	on := Partition{Topic: "a"}
+	ends := []Ends{{Partition: on, Start: 2, HighWatermark: 9, LogEnd: 9, LastStable: 9}}
+	for proof, want := range map[string]string{
+		"":              "no commit: set to the start, as the runbook says",
+		"no checkpoint": "no checkpoint: set to the start, as the runbook says",
+	} {
+		got, err := Place([]Translated{{Partition: on, Source: Unknown, Target: Unknown, Proof: proof}}, ends, WithoutCommitEarliest)
+		if err != nil || len(got) != 1 || got[0].Proof != want || got[0].Target != 2 {
+			t.Errorf("%q: got %+v, %v; want %q at 2", proof, got, err, want)
+		}
+	}
+}

@@ -41,10 +41,11 @@ type failover struct {
 	entities   []string
 	checked    time.Time // when preflight, or the assessment, last looked
 	linkName   string
-	sealProven bool // the mirror's principals obey ACLs, so that a seal needs no stop to be trusted
-	unsettled  bool // what a run before this one left behind still stands
-	nested     bool // part of a run that holds the runbook, and was approved there
-	pending    bool // an optional discovery entry was out of reach
+	sealProven bool            // the mirror's principals obey ACLs, so that a seal needs no stop to be trusted
+	unsettled  bool            // what a run before this one left behind still stands
+	nested     bool            // part of a run that holds the runbook, and was approved there
+	pending    bool            // an optional discovery entry was out of reach
+	waited     json.RawMessage // FencingInput of what waited to fence the cluster that the run goes to, and was ended for it
 	facts      facts
 	written    activities.ReportResult
 	tell       func(*report.Report) // what the report of this kind says besides
@@ -74,6 +75,7 @@ func newFailover(ctx workflow.Context, kind, name string, in PlannedInput, first
 // with its Result; a failed one fails with an error of type Failed.
 func (f *failover) conclude() (Result, error) {
 	f.insist(step{name: stepRelease, do: f.release, budget: fixed(releaseBudget), skip: true})
+	f.fenceAfterAll()
 	f.ended()
 	out := f.result()
 	if out.Outcome == FailedRun {

@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -127,7 +128,8 @@ func (f *fencing) attempt(ctx workflow.Context) (over bool) {
 	return f.fence(ctx, until, entry.Epoch)
 }
 
-// free says whether no other run holds the runbook; one that goes to this cluster ends the waiting.
+// free says whether no other run holds the runbook. One that goes to this cluster ends the waiting itself, and lets it go on
+// where it did not get there.
 func (f *fencing) free(ctx workflow.Context, until time.Time) (free, over bool) {
 	var entity activities.EntityStatus
 	err := workflow.ExecuteActivity(quickRead(ctx, until, "does a run hold the runbook?"), locks.Entity, "runbook/"+f.Guard.Run.Runbook).Get(ctx, &entity)
@@ -138,8 +140,7 @@ func (f *fencing) free(ctx workflow.Context, until time.Time) (free, over bool) 
 	case held == nil || held.Run == f.Guard.Run:
 		return true, false
 	case held.To == f.Status.Cluster:
-		f.Status.Ended = fmt.Sprintf("run %s takes the workload to %s: it must not be fenced", held.Run.ID(), held.To)
-		return false, true
+		return false, f.waits("the end of run " + held.Run.ID() + ", which takes the workload there")
 	}
 	return false, f.waits("the end of run " + held.Run.ID() + ", which holds the runbook")
 }
@@ -238,7 +239,24 @@ func (f *fencing) cancelled(ctx workflow.Context) error {
 	_ = f.report(safe, activities.FencingGone) // the entity hears it from the run as well
 	_ = workflow.UpsertTypedSearchAttributes(safe, AttributePhase.ValueSet("cancelled"), AttributeOutcome.ValueSet("cancelled"))
 	f.show(safe)
-	return temporal.NewCanceledError(f.Status.Ended)
+	return temporal.NewCanceledError(f.FencingInput)
+}
+
+// fenceAfterAll lets wait again what would have fenced the cluster to which the run meant to go, where it did not get there:
+// nobody else would ever fence that (P13).
+func (f *failover) fenceAfterAll() {
+	if len(f.waited) == 0 || f.status.Outcome == Completed {
+		return
+	}
+	var in FencingInput
+	err := json.Unmarshal(f.waited, &in)
+	if err == nil {
+		in.Known, in.Status.Ended, in.Status.Waiting = false, "", ""
+		err = f.waitToFence(in)
+	}
+	if err != nil {
+		f.deviate(fmt.Sprintf("%s is not fenced, and what waited for it could not be started again: %s. Fence it by hand", f.in.To, plain(err)))
+	}
 }
 
 // show renders its page.
@@ -281,20 +299,22 @@ func records(n int64) string {
 	return fmt.Sprintf("%d records", n)
 }
 
-// startFencing starts it and waits until it has begun; it outlives the run. One that is there already is this run's own,
-// because a run that goes to a cluster ends what would fence it.
+// startFencing starts it for the cluster that the run leaves.
 func (u *unplannedFailover) startFencing() error {
-	id := fencingID(u.in.Runbook, u.route.From.Name)
-	ctx := workflow.WithChildOptions(u.safe, workflow.ChildWorkflowOptions{
-		WorkflowID: id, ParentClosePolicy: enumspb.PARENT_CLOSE_POLICY_ABANDON,
-		StaticSummary: "Fence " + u.route.From.Name + " as soon as it answers",
-	})
 	guard := u.guard
 	guard.Epoch = u.next
-	child := workflow.ExecuteChildWorkflow(ctx, FenceWhenReachable, FencingInput{
-		Guard: guard, Route: u.route, Topics: u.book.Topics, Groups: u.book.Groups, Before: u.guard.Epoch,
+	return u.waitToFence(FencingInput{Guard: guard, Route: u.route, Topics: u.book.Topics, Groups: u.book.Groups, Before: u.guard.Epoch})
+}
+
+// waitToFence starts FenceWhenReachable and waits until it has begun; it outlives the run. One that is there already is this
+// run's own, because a run that goes to a cluster ends what would fence it.
+func (f *failover) waitToFence(in FencingInput) error {
+	cluster := in.Route.From.Name
+	ctx := workflow.WithChildOptions(f.safe, workflow.ChildWorkflowOptions{
+		WorkflowID: fencingID(f.in.Runbook, cluster), ParentClosePolicy: enumspb.PARENT_CLOSE_POLICY_ABANDON,
+		StaticSummary: "Fence " + cluster + " as soon as it answers",
 	})
-	err := child.GetChildWorkflowExecution().Get(ctx, nil)
+	err := workflow.ExecuteChildWorkflow(ctx, FenceWhenReachable, in).GetChildWorkflowExecution().Get(ctx, nil)
 	if temporal.IsWorkflowExecutionAlreadyStartedError(err) {
 		return nil
 	}

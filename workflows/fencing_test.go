@@ -1,6 +1,7 @@
 package workflows_test
 
 import (
+	"encoding/json"
 	"errors"
 	"testing"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
 	"switchback/activities"
@@ -107,15 +109,25 @@ func TestP13_AClusterThatIsUsedAgainIsNotFenced(t *testing.T) {
 		says   string
 	}{
 		"the workload is there again": {func(w *world) { w.cluster, w.epoch = "east", 9 }, "the workload is on east again, at epoch 9"},
-		"a run takes the workload back": {func(w *world) {
-			w.entity.Holder = &activities.Holder{Run: activities.Run{WorkflowID: "home"}, To: "east"}
-		}, "takes the workload to east"},
+		"a run took the workload back": {func(w *world) {
+			w.entity.Holder = &activities.Holder{Run: activities.Run{WorkflowID: "home", FirstRunID: "1"}, To: "east"}
+			w.cluster, w.epoch = "east", 9
+		}, "the workload is on east again, at epoch 9"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			in := waiting(w)
 			tc.change(w)
-			out, err := newPlay(t, w).fence(in)
+			p := newPlay(t, w)
+			p.RegisterDelayedCallback(func() {
+				if w.entity.Holder != nil {
+					require.Contains(t, p.fencing(t).Waiting, "the end of run home/1, which takes the workload there")
+				}
+				w.mu.Lock()
+				w.entity.Holder = nil
+				w.mu.Unlock()
+			}, time.Minute)
+			out, err := p.fence(in)
 			require.NoError(t, err)
 			require.Contains(t, out.Ended, tc.says)
 			require.Nil(t, out.Fenced)
@@ -160,6 +172,40 @@ func TestP13_ARunTowardsTheClusterEndsItFirst(t *testing.T) {
 			require.Equal(t, "fence/orders/west", w.inputs["EndFencing"].(activities.EndFencing).Workflow)
 			w.before(t, "Acquire", "EndFencing")
 			w.before(t, "EndFencing", "Suspend")
+		})
+	}
+}
+
+// A run that meant to go to a cluster, and did not get there, leaves it to be fenced as before: nobody else would.
+func TestP13_WhatWaitedForTheClusterWaitsAgainWhereTheRunDidNotGetThere(t *testing.T) {
+	for name, tc := range map[string]struct {
+		spoil   func(w *world)
+		outcome string
+		begun   int
+	}{
+		"refused by preflight": {func(w *world) {
+			w.preflight.Findings = append(w.preflight.Findings, activities.Finding{Check: "mirrors", Level: activities.LevelProblem, Means: "no mirror."})
+		}, workflows.FailedRun, 1},
+		"rolled back": {func(w *world) { w.fail["Drain"] = []error{final(activities.TypeNotReady, "5 to go")} }, workflows.RolledBack, 1},
+		"got there":   {func(*world) {}, workflows.Completed, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			left := workflows.FencingInput{Guard: activities.Guard{Run: leaver, Epoch: 7}, Route: activities.Route{From: activities.Site{Name: "west"}, To: activities.Site{Name: "east"}},
+				Known: true, Switched: time.Date(2026, 3, 14, 3, 0, 0, 0, time.UTC)}
+			left.Status.Tries, left.Status.Ended = 4, "it was cancelled"
+			raw, err := json.Marshal(left)
+			require.NoError(t, err)
+			w.fencing, w.waited = true, raw
+			tc.spoil(w)
+			p := newPlay(t, w)
+			_, _ = p.run(t)
+			require.Equal(t, tc.outcome, p.status(t).Outcome)
+			require.Len(t, p.begun, tc.begun)
+			if tc.begun > 0 {
+				left.Known, left.Status.Ended = false, ""
+				require.Equal(t, left, p.begun[0], "it tells the entity anew and knows what it knew")
+			}
 		})
 	}
 }
@@ -210,6 +256,11 @@ func TestFencingThatIsCancelledOutlivesItsLastAttempt(t *testing.T) {
 	require.Error(t, err)
 	require.GreaterOrEqual(t, p.Now().Sub(cancelled), activities.WriteDeadline)
 	require.Equal(t, activities.FencingGone, w.told[len(w.told)-1].State)
+	var stopped *temporal.CanceledError
+	var left workflows.FencingInput
+	require.ErrorAs(t, err, &stopped)
+	require.NoError(t, stopped.Details(&left))
+	require.Equal(t, waiting(w).Guard, left.Guard, "who cancels it can let it wait again")
 }
 
 func TestFencingContinuesAsNew(t *testing.T) {

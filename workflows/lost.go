@@ -115,7 +115,7 @@ func (u *unplannedFailover) fenceReachable(ctx workflow.Context, until time.Time
 
 // endOwnFencing comes first in a rollback: nothing may fence the cluster again that its clients go back to (P13).
 func (u *unplannedFailover) endOwnFencing(ctx workflow.Context, until time.Time) (string, error) {
-	if err := u.endFencing(ctx, until, u.route.From.Name); err != nil {
+	if _, err := u.endFencing(ctx, until, u.route.From.Name); err != nil {
 		return "", err
 	}
 	u.unfenced = false

@@ -67,17 +67,19 @@ func (f *failover) enter(ctx workflow.Context, until time.Time) (left *activitie
 		return nil, err
 	}
 	if got.Fencing {
-		if err := f.endFencing(ctx, until, f.in.To); err != nil {
+		ended, err := f.endFencing(ctx, until, f.in.To)
+		if err != nil {
 			return nil, err
 		}
+		f.waited = ended.Left
 	}
 	return got.Abandoned, nil
 }
 
 // endFencing ends what still waits for a cluster to fence it, before the workload goes there (P13).
-func (f *failover) endFencing(ctx workflow.Context, until time.Time, cluster string) error {
+func (f *failover) endFencing(ctx workflow.Context, until time.Time, cluster string) (out activities.EndFencingResult, err error) {
 	in := activities.EndFencing{Workflow: fencingID(f.in.Runbook, cluster)}
-	return workflow.ExecuteActivity(longWait(ctx, until, "end "+in.Workflow), locks.EndFencing, in).Get(ctx, nil)
+	return out, workflow.ExecuteActivity(longWait(ctx, until, "end "+in.Workflow), locks.EndFencing, in).Get(ctx, &out)
 }
 
 // holdLink takes the lock of the link, whose ACL sync belongs to all workloads on it (P3).

@@ -54,6 +54,7 @@ type world struct {
 	lastOver  *time.Time // when the workload last changed its cluster
 	fencing   bool       // something waits to fence the cluster that the run goes to
 	nested    bool       // the run is a child of one that holds the runbook
+	waited    []byte     // what that carries
 	told      []activities.TellFencing
 	quiet     time.Duration
 	killed    []string
@@ -406,9 +407,9 @@ func (w *world) TellFencing(ctx context.Context, in activities.TellFencing) erro
 	return w.end(ctx)
 }
 
-func (w *world) EndFencing(ctx context.Context, in activities.EndFencing) error {
+func (w *world) EndFencing(ctx context.Context, in activities.EndFencing) (activities.EndFencingResult, error) {
 	_, err := w.begin(ctx, in)
-	return err
+	return activities.EndFencingResult{Left: w.waited}, err
 }
 
 func (w *world) Assess(ctx context.Context, in activities.AssessInput) (activities.AssessResult, error) {
