@@ -99,13 +99,14 @@ func (s *assessment) look(ctx context.Context, consuls Consuls) error {
 		},
 		func() (err error) { toACLs, err = s.r.to.ACLs(ctx); return wrap("read the ACLs of "+to, err) },
 		func() error { fromACLs, _ = s.r.from.ACLs(ctx); return nil },
+		func() error { s.readClosed(ctx); return nil },
 		func() error { s.sources, _ = s.r.from.Topics(ctx, match); return nil },
 		func() error { s.groups, _ = s.r.from.Groups(ctx, s.in.Runbook.Groups.Match); return nil },
 	)
 	if err != nil {
 		return err
 	}
-	s.acls[to], s.acls[s.in.Route.From.Name] = replication.Unprefixed(s.r.link.Prefix(), toACLs), fromACLs
+	s.acls[to], s.acls[s.in.Route.From.Name] = s.willStand(toACLs), fromACLs
 	sample, _, err := seen(ctx, s.r, s.in.Run.Runbook)
 	if err != nil {
 		return wrap("read the last sample", err)

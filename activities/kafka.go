@@ -38,6 +38,8 @@ type Kafka interface {
 	EndTransactions(ctx context.Context, transactionalIDs []string) error
 	// AbortTransactions ends open transactions that a mirror brought along, which no coordinator of this cluster knows (P19).
 	AbortTransactions(ctx context.Context, open []replication.Writer) error
+	// CreateTopic makes a topic and waits until its leaders are known. fault.ErrConflict when it exists.
+	CreateTopic(ctx context.Context, t replication.NewTopic) error
 	// TopicOverrides are the configs that are set on topics themselves.
 	TopicOverrides(ctx context.Context, topics []string) (map[string]map[string]string, error)
 	// AlterTopicConfigs changes the named configs and no other; nil takes one away.

@@ -49,6 +49,9 @@ func (a *Mirrors) KeepLastMarks(ctx context.Context, in LastMarksInput) (out Las
 			return out, err
 		}
 	}
+	if err := openStandby(ctx, r, in.Guard); err != nil {
+		return out, err
+	}
 	e.marked(marks)
 	out.Partitions = len(marks)
 	out.Loss, out.Losses = e.loss(in.Outage)

@@ -156,6 +156,7 @@ func (l lost) TopicConfigs(context.Context, []string) (map[string]map[string]str
 func (l lost) TopicOverrides(context.Context, []string) (map[string]map[string]string, error) {
 	return nil, l.err()
 }
+func (l lost) CreateTopic(context.Context, replication.NewTopic) error                { return l.err() }
 func (l lost) AlterTopicConfigs(context.Context, map[string]map[string]*string) error { return l.err() }
 func (l lost) Ends(context.Context, []string) ([]replication.Ends, error)             { return nil, l.err() }
 func (l lost) Newest(context.Context, []string) (map[replication.Partition]time.Time, error) {

@@ -73,7 +73,8 @@ type survey struct {
 	groups []replication.Group // of the runbook, on the source
 	status replication.LinkStatus
 	ends   map[string][]replication.Ends // by site name
-	acls   map[string][]replication.ACL  // by site name
+	acls   map[string][]replication.ACL  // by site name, without those that close the standby
+	closed []replication.ACL             // that close it for the runbook's clients (P11)
 	entry  EntryState
 	result *PreflightResult
 }
@@ -116,7 +117,7 @@ func (s *survey) all(ctx context.Context, checks []func(context.Context, *survey
 	jobs := make([]func() error, len(checks))
 	for i, check := range checks {
 		jobs[i] = func() error {
-			part := &survey{in: s.in, r: s.r, topics: s.topics, groups: s.groups, status: s.status, ends: s.ends, acls: s.acls, entry: s.entry, result: &PreflightResult{Lag: replication.Unknown, DrainSeconds: -1}}
+			part := &survey{in: s.in, r: s.r, topics: s.topics, groups: s.groups, status: s.status, ends: s.ends, acls: s.acls, closed: s.closed, entry: s.entry, result: &PreflightResult{Lag: replication.Unknown, DrainSeconds: -1}}
 			if err := check(ctx, part); err != nil {
 				part.problem("looking", err.Error(), "see to it that this can be looked at, then start again")
 			}
@@ -202,9 +203,10 @@ func (a *Preflight) look(ctx context.Context, s *survey) error {
 			return wrap("read the ACLs of the source", err)
 		},
 		func() (err error) { toACLs, err = s.r.to.ACLs(ctx); return wrap("read the ACLs of the target", err) },
+		func() error { s.readClosed(ctx); return nil },
 	)
 	from, to := s.in.Route.From.Name, s.in.Route.To.Name
-	s.ends[from], s.ends[to], s.acls[from], s.acls[to] = fromEnds, toEnds, fromACLs, replication.Unprefixed(s.r.link.Prefix(), toACLs)
+	s.ends[from], s.ends[to], s.acls[from], s.acls[to] = fromEnds, toEnds, fromACLs, s.willStand(toACLs)
 	return err
 }
 

@@ -69,7 +69,8 @@ func standbyIsClosed(_ context.Context, s *survey) error {
 	var open []string
 	for _, c := range s.in.Runbook.Clients {
 		may := func(t replication.Topic) bool {
-			return replication.Allowed(s.acls[s.in.Route.To.Name], replication.Request{Principal: c.Principal, Host: "*", ResourceType: replication.ResourceTopic, Name: t.Name, Operation: replication.OpWrite})
+			return !s.isClosed(c.Principal, t.Name) &&
+				replication.Allowed(s.acls[s.in.Route.To.Name], replication.Request{Principal: c.Principal, Host: "*", ResourceType: replication.ResourceTopic, Name: t.Name, Operation: replication.OpWrite})
 		}
 		if c.Role != runbooks.RoleConsumer && slices.ContainsFunc(s.topics, may) {
 			open = append(open, fmt.Sprintf("%s (%s)", c.Name, c.Principal))
@@ -77,7 +78,9 @@ func standbyIsClosed(_ context.Context, s *survey) error {
 	}
 	if len(open) > 0 {
 		s.warn("closed standby", fmt.Sprintf("%s may write to the mirrored topics of %s now; a record of a stray one would count as mirrored", strings.Join(open, ", "), s.in.Route.To.Name),
-			"make sure that nothing of theirs is pointed at the standby by hand")
+			"`switchback protect "+s.in.Runbook.Metadata.Name+"` closes it until a run takes them there; until then make sure that nothing of theirs is pointed at the standby by hand")
+	} else if len(s.closed) > 0 {
+		s.ok("closed standby", "nobody but the mirror writes to %s until the run opens it", s.in.Route.To.Name)
 	}
 	return nil
 }

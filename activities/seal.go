@@ -86,7 +86,11 @@ func (a *Mirrors) seal(ctx context.Context, r *route, in WaitInput, scope Scope,
 	if err != nil {
 		return err
 	}
-	if err := a.send(ctx, r, replication.Promote, topics); err != nil {
+	err = sideBySide(
+		func() error { return a.send(ctx, r, replication.Promote, topics) },
+		func() error { return openStandby(wctx, r, in.Guard) }, // the marks are kept: whoever writes there now is no mirrored record
+	)
+	if err != nil {
 		return err
 	}
 	out.Text = sealedText(topics, r.names.To)
