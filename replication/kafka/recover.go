@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -144,7 +145,7 @@ func (r *recovery) resume(ctx context.Context) error {
 			}
 		}
 		t := &copying{now: now, committed: now, codec: asIs, limit: batchLimit}
-		t.packer.stamp, t.packer.stamps = stamp(r.job, tail.Partition)
+		t.packer.stamp = newStamper(r.job, tail.Partition)
 		t.wants(configs[tail.Into.Topic])
 		r.tails = append(r.tails, t)
 	}
@@ -178,22 +179,6 @@ func (t *copying) wants(config map[string]string) {
 			t.codec = codec
 		}
 	}
-}
-
-// stamp makes the function that writes the headers of a tail's copies, and says how many they are.
-func stamp(job replication.CopyJob, from replication.Partition) (func([]byte, *record) []byte, int64) {
-	front := appendHeader(nil, replication.HeaderOrigin, job.Cluster)
-	front = appendHeader(front, replication.HeaderTopic, from.Topic)
-	front = appendHeader(front, replication.HeaderPartition, strconv.Itoa(int(from.Partition)))
-	back := appendHeader(nil, replication.HeaderRun, job.Run)
-	back = appendHeader(back, replication.HeaderFrom(job.Cluster), job.Cluster)
-	var digits [20]byte
-	return func(to []byte, r *record) []byte {
-		to = append(to, front...)
-		to = appendBytes(appendBytes(to, []byte(replication.HeaderOffset)), strconv.AppendInt(digits[:0], r.offset, 10))
-		to = appendBytes(appendBytes(to, []byte(replication.HeaderTimestamp)), strconv.AppendInt(digits[:0], r.at, 10))
-		return append(to, back...)
-	}, 7
 }
 
 // plain handles all tails but those where newer values may stand on the other side.
@@ -283,6 +268,7 @@ func (r *recovery) copy(ctx context.Context, t *copying) error {
 // read a tail from where it stands, in pieces that the rate limit lets pass at once.
 func (r *recovery) read(t *copying, end int64) *tailReader {
 	reader := r.old.tail(t.now.Partition, t.now.Next, end)
+	reader.each = int64(t.packer.stamp.size(&record{}) + 2*binary.MaxVarintLen64)
 	if reader.most = r.most; r.rate != nil {
 		reader.most = min(r.most, r.rate.Burst())
 	}

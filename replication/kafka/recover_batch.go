@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"math/bits"
+	"strconv"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"switchback/internal/fault"
+	"switchback/replication"
 )
 
 // Record batches (Kafka's message format 2) are read and written here byte by byte: keys, values and headers pass from
@@ -42,43 +45,49 @@ type record struct {
 	size    int64  // bytes of key, value and headers
 }
 
-// firstBatch reads the batch that in begins with; n is its length, 0 when in holds no whole one.
-func firstBatch(in []byte) (b kmsg.RecordBatch, n int, err error) {
-	if len(in) < shortestBatchHead {
-		return b, 0, nil
+// span of the batch that in begins with: its length, 0 when in holds no whole one, and the offset after its last record.
+// Formats older than batches say the last offset where batches say the first.
+func spanOf(in []byte) (length int, next int64) {
+	if len(in) < batchOverhead {
+		return 0, 0
 	}
-	n = int(int32(binary.BigEndian.Uint32(in[8:]))) + sizeAt //nolint:gosec // a length of the format, checked below
-	if n < shortestBatchHead || n > len(in) {
-		return b, 0, nil
+	be := binary.BigEndian
+	length = int(int32(be.Uint32(in[8:]))) + sizeAt //nolint:gosec // a length of the format, checked here
+	if length < shortestBatchHead || length > len(in) {
+		return 0, 0
 	}
-	if in[16] != magicOfBatches {
-		return b, n, nil
+	next = int64(be.Uint64(in)) + 1 //nolint:gosec // an offset of the format
+	if in[16] == magicOfBatches && length >= batchOverhead {
+		next += int64(be.Uint32(in[23:]))
 	}
-	if err := b.ReadFrom(in[:n]); err != nil {
-		return b, 0, fmt.Errorf("%w: a batch of records that cannot be read: %w", fault.ErrInvalid, err)
-	}
-	if sum := crc32.Checksum(in[checkedFrom:n], castagnoli); sum != uint32(b.CRC) { //nolint:gosec // bits of a checksum
-		return b, 0, fmt.Errorf("%w: the batch at offset %d does not match its checksum", fault.ErrInvalid, b.FirstOffset)
-	}
-	if b.NumRecords < 0 || b.LastOffsetDelta < 0 {
-		return b, 0, fmt.Errorf("%w: the batch at offset %d says that it holds %d records", fault.ErrInvalid, b.FirstOffset, b.NumRecords)
-	}
-	return b, n, nil
+	return length, next
 }
 
-// behind is the offset after the last whole batch of an answer, or from when there is none.
-func behind(in []byte, from int64) (int64, error) {
-	for next := from; ; {
-		b, n, err := firstBatch(in)
-		if err != nil || n == 0 {
-			return next, err
+// behind is the offset after the last whole batch of an answer, or from when there is none; old says that some of it is
+// in a format of before batches.
+func behind(in []byte, from int64) (next int64, old bool) {
+	for next = from; ; {
+		n, after := spanOf(in)
+		if n == 0 {
+			return next, old
 		}
-		last := b.FirstOffset + int64(b.LastOffsetDelta)
-		if in[16] != magicOfBatches {
-			last = int64(binary.BigEndian.Uint64(in)) //nolint:gosec // an offset of the format
-		}
-		next, in = max(next, last+1), in[n:]
+		old = old || in[16] != magicOfBatches
+		next, in = max(next, after), in[n:]
 	}
+}
+
+// readBatch reads and checks a batch that spanOf has found.
+func readBatch(in []byte) (b kmsg.RecordBatch, err error) {
+	if err := b.ReadFrom(in); err != nil {
+		return b, fmt.Errorf("%w: a batch of records that cannot be read: %w", fault.ErrInvalid, err)
+	}
+	if sum := crc32.Checksum(in[checkedFrom:], castagnoli); sum != uint32(b.CRC) { //nolint:gosec // bits of a checksum
+		return b, fmt.Errorf("%w: the batch at offset %d does not match its checksum", fault.ErrInvalid, b.FirstOffset)
+	}
+	if b.NumRecords < 0 || b.LastOffsetDelta < 0 {
+		return b, fmt.Errorf("%w: the batch at offset %d says that it holds %d records", fault.ErrInvalid, b.FirstOffset, b.NumRecords)
+	}
+	return b, nil
 }
 
 // eachRecord hands the records of a batch to each, in order.
@@ -198,12 +207,10 @@ type packed struct {
 	records int32
 }
 
-// packer writes batches; it is used by one goroutine.
+// packer writes batches; it is used by one goroutine, and by one batch at a time.
 type packer struct {
-	stamp   func(to []byte, r *record) []byte // appends the headers that a copy gets; nil for none
-	stamps  int64                             // how many
-	one     []byte
-	plain   []byte
+	stamp   *stamper // nil for records that get no headers
+	out     []byte   // the batch
 	squeeze bytes.Buffer
 }
 
@@ -219,37 +226,35 @@ var compressors = func() map[kgo.CompressionCodecType]kgo.Compressor {
 	return all
 }()
 
-// pack writes as many of the records into a batch as fit into limit bytes before they are compressed, at least one.
+// pack writes as many of the records into a batch as fit into limit bytes before they are compressed, at least one. The
+// batch is good until the next.
 func (p *packer) pack(records []record, limit int, codec kgo.CompressionCodecType) packed {
-	p.plain = p.plain[:0]
+	p.out = append(p.out[:0], make([]byte, batchOverhead)...)
 	base, newest, n := records[0].at, int64(math.MinInt64), 0
 	for i := range records {
 		r := &records[i]
-		p.one = append(p.one[:0], 0)
-		p.one = binary.AppendVarint(p.one, r.at-base)
-		p.one = binary.AppendVarint(p.one, int64(i))
-		p.one = append(p.one, r.pair...)
-		p.one = binary.AppendVarint(p.one, r.count+p.stamps)
-		p.one = append(p.one, r.headers...)
-		if p.stamp != nil {
-			p.one = p.stamp(p.one, r)
-		}
-		if i > 0 && batchOverhead+len(p.plain)+len(p.one)+binary.MaxVarintLen32 > limit {
+		size := p.sizeOf(r, r.at-base, int64(i))
+		if i > 0 && len(p.out)+size+binary.MaxVarintLen32 > limit {
 			break
 		}
-		p.plain = append(binary.AppendVarint(p.plain, int64(len(p.one))), p.one...)
+		p.out = binary.AppendVarint(p.out, int64(size))
+		p.out = append(p.out, 0)
+		p.out = binary.AppendVarint(p.out, r.at-base)
+		p.out = binary.AppendVarint(p.out, int64(i))
+		p.out = append(p.out, r.pair...)
+		p.out = binary.AppendVarint(p.out, r.count+p.stamp.count())
+		p.out = append(p.out, r.headers...)
+		p.out = p.stamp.append(p.out, r)
 		newest, n = max(newest, r.at), n+1
 	}
-	body, used := p.plain, kgo.CodecNone
+	used := kgo.CodecNone
 	if c := compressors[codec]; c != nil {
 		p.squeeze.Reset()
-		if small, did := c.Compress(&p.squeeze, p.plain); did == codec && len(small) < len(body) {
-			body, used = small, codec
+		if small, did := c.Compress(&p.squeeze, p.out[batchOverhead:]); did == codec && len(small) < len(p.out)-batchOverhead {
+			p.out, used = append(p.out[:batchOverhead], small...), codec
 		}
 	}
-	out := make([]byte, batchOverhead, batchOverhead+len(body))
-	out = append(out, body...)
-	be := binary.BigEndian
+	out, be := p.out, binary.BigEndian
 	be.PutUint32(out[8:], uint32(len(out)-sizeAt)) //nolint:gosec // limit bounds it
 	be.PutUint32(out[12:], math.MaxUint32)         // the leader's epoch, which the broker fills in
 	out[16] = magicOfBatches
@@ -259,6 +264,66 @@ func (p *packer) pack(records []record, limit int, codec kgo.CompressionCodecTyp
 	be.PutUint64(out[35:], uint64(newest))                //nolint:gosec // bits
 	be.PutUint32(out[57:], uint32(n))                     //nolint:gosec // limit bounds it
 	return packed{out, int32(n)}                          //nolint:gosec // limit bounds it
+}
+
+// sizeOf a record in a batch, without the length before it.
+func (p *packer) sizeOf(r *record, time, offset int64) int {
+	return 1 + varintSize(time) + varintSize(offset) + len(r.pair) + varintSize(r.count+p.stamp.count()) + len(r.headers) + p.stamp.size(r)
+}
+
+// varintSize is how many bytes a number takes: seven bits in each.
+func varintSize(v int64) int {
+	return (bits.Len64(uint64(v<<1^v>>63)|1) + 6) / 7 //nolint:gosec // bits
+}
+
+// stamper writes the headers that a tail's copies get. A nil one writes none.
+type stamper struct{ front, back []byte }
+
+const stamped = 7 // headers of a copy
+
+func newStamper(job replication.CopyJob, from replication.Partition) *stamper {
+	s := &stamper{}
+	s.front = appendHeader(nil, replication.HeaderOrigin, job.Cluster)
+	s.front = appendHeader(s.front, replication.HeaderTopic, from.Topic)
+	s.front = appendHeader(s.front, replication.HeaderPartition, strconv.Itoa(int(from.Partition)))
+	s.back = appendHeader(nil, replication.HeaderRun, job.Run)
+	s.back = appendHeader(s.back, replication.HeaderFrom(job.Cluster), job.Cluster)
+	return s
+}
+
+func (s *stamper) count() int64 {
+	if s == nil {
+		return 0
+	}
+	return stamped
+}
+
+func (s *stamper) append(to []byte, r *record) []byte {
+	if s == nil {
+		return to
+	}
+	var digits [20]byte
+	to = append(to, s.front...)
+	to = appendBytes(append(binary.AppendVarint(to, int64(len(replication.HeaderOffset))), replication.HeaderOffset...), strconv.AppendInt(digits[:0], r.offset, 10))
+	to = appendBytes(append(binary.AppendVarint(to, int64(len(replication.HeaderTimestamp))), replication.HeaderTimestamp...), strconv.AppendInt(digits[:0], r.at, 10))
+	return append(to, s.back...)
+}
+
+// size of what append writes.
+func (s *stamper) size(r *record) int {
+	if s == nil {
+		return 0
+	}
+	var digits [20]byte
+	n := len(s.front) + len(s.back)
+	for _, h := range [...]struct {
+		key   string
+		value int64
+	}{{replication.HeaderOffset, r.offset}, {replication.HeaderTimestamp, r.at}} {
+		value := len(strconv.AppendInt(digits[:0], h.value, 10))
+		n += varintSize(int64(len(h.key))) + len(h.key) + varintSize(int64(value)) + value
+	}
+	return n
 }
 
 // sign fills in who sends the batch, with which sequence number, and the checksum over it all.

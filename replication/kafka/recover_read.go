@@ -28,7 +28,7 @@ type piece struct {
 	next    int64
 	tally   replication.Tally // of the offsets that are none of records
 	codec   kgo.CompressionCodecType
-	size    int64 // of the records' keys, values and headers
+	size    int64 // of the records, roughly, as they are written
 }
 
 func (p *piece) reset() *piece {
@@ -42,7 +42,8 @@ type tailReader struct {
 	c        *Cluster
 	of       replication.Partition
 	next, to int64
-	most     int // records in a piece
+	most     int   // records in a piece
+	each     int64 // bytes that a record counts for besides its own
 	unpack   kgo.Decompressor
 	spare    chan *piece // pieces that were handled, to be filled again
 }
@@ -54,6 +55,7 @@ func (c *Cluster) tail(of replication.Partition, from, to int64) *tailReader {
 // answer of the old cluster, or the news that everything before expired is gone.
 type answer struct {
 	got     *kmsg.FetchResponseTopicPartition
+	old     bool // in a format of before batches, at least in part
 	expired int64
 }
 
@@ -161,12 +163,10 @@ func (t *tailReader) fetchAll(ctx context.Context, from int64, each func(answer)
 			return t.c.fail(doing, err, reading)
 		}
 		try = 0
-		next, err := behind(got.RecordBatches, from)
+		next, old := behind(got.RecordBatches, from)
 		switch {
-		case err != nil:
-			return t.c.fail(doing, err, reading)
 		case next > from:
-			if err := each(answer{got: got}); err != nil {
+			if err := each(answer{got: got, old: old}); err != nil {
 				return err
 			}
 			from, empty = next, 0
@@ -212,18 +212,19 @@ func (t *tailReader) takeApart(a answer, emit func(*piece) error) error {
 		p.tally.Expired, p.next, t.next = a.expired-t.next, a.expired, a.expired
 		return emit(p)
 	}
-	in := a.got.RecordBatches
-	if in[16] != magicOfBatches || mixed(in) {
+	if a.old {
 		return t.takeOld(a.got, p, emit)
 	}
+	in := a.got.RecordBatches
 	aborted := undone(a.got.AbortedTransactions)
 	for t.next < t.to {
-		b, n, err := firstBatch(in)
-		if err != nil {
-			return t.c.fail("read "+t.of.Name(), err, reading)
-		}
+		n, _ := spanOf(in)
 		if n == 0 {
 			break
+		}
+		b, err := readBatch(in[:n])
+		if err != nil {
+			return t.c.fail("read "+t.of.Name(), err, reading)
 		}
 		if p, err = t.takeBatch(&b, aborted, p, emit); err != nil {
 			return err
@@ -259,9 +260,9 @@ func (t *tailReader) takeBatch(b *kmsg.RecordBatch, aborted undoneBy, p *piece, 
 		case undone:
 			p.tally.Aborted++
 		default:
-			p.records, p.size = append(p.records, r), p.size+r.size
+			p.records, p.size = append(p.records, r), p.size+r.size+t.each
 		}
-		if p.size >= pieceBytes || len(p.records) >= t.most {
+		if p.size >= pieceBytes-pieceBytes/8 || len(p.records) >= t.most {
 			codec := p.codec
 			failed = emit(p)
 			p = t.blank()
@@ -276,20 +277,6 @@ func (t *tailReader) takeBatch(b *kmsg.RecordBatch, aborted undoneBy, p *piece, 
 		t.next, p.next = end, end
 	}
 	return p, nil
-}
-
-// mixed says that an answer holds messages of an older format behind its first batch.
-func mixed(in []byte) bool {
-	for {
-		_, n, err := firstBatch(in)
-		if err != nil || n == 0 {
-			return false
-		}
-		if in[16] != magicOfBatches {
-			return true
-		}
-		in = in[n:]
-	}
 }
 
 // takeOld accounts for an answer in the formats of before Kafka 0.11, which know neither headers nor transactions.
@@ -311,7 +298,7 @@ func (t *tailReader) takeOld(got *kmsg.FetchResponseTopicPartition, p *piece, em
 			old.headers, old.count = appendBytes(appendBytes(old.headers, []byte(h.Key)), h.Value), old.count+1
 			old.size += int64(len(h.Key) + len(h.Value))
 		}
-		p.records, p.size = append(p.records, old), p.size+old.size
+		p.records, p.size = append(p.records, old), p.size+old.size+t.each
 	}
 	if end := min(next, t.to); end > t.next {
 		p.tally.Blank += end - t.next

@@ -42,6 +42,12 @@ func newPair(t testing.TB, partitions int32, topics ...string) *pair {
 	return p
 }
 
+// close ends the clusters before the test does; a benchmark needs their memory.
+func (p *pair) close() {
+	p.east.Close()
+	p.west.Close()
+}
+
 // unguarded opens a fake that asks for no login: recoveries make many connections, and SCRAM costs more than all else.
 func unguarded(t testing.TB, name string, f *kfake.Cluster) *Cluster {
 	t.Helper()
