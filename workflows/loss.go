@@ -137,8 +137,11 @@ func (u *unplannedFailover) recovered() (at time.Time) {
 func (u *unplannedFailover) left() []string {
 	from := u.route.From.Name
 	list := []string{"WRITE is denied on the topics of " + from + " until the workload goes home"}
-	if u.unfenced {
-		list[0] = fmt.Sprintf("%s is not fenced: whoever is cut off may write there, and that is lost. %s fences it as soon as it answers, and closes the number", from, fencingID(u.in.Runbook, from))
+	switch id := fencingID(u.in.Runbook, from); {
+	case u.waits && !u.unfenced:
+		list = append(list, "what is lost is not counted yet: "+id+" compares both clusters, and closes the number")
+	case u.unfenced:
+		list[0] = fmt.Sprintf("%s is not fenced: whoever is cut off may write there, and that is lost. %s fences it as soon as it answers, and closes the number", from, id)
 	}
 	list = append(list, "the syncs of link "+u.linkName+" stay suspended for this runbook's names")
 	if u.stopping {

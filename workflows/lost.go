@@ -81,10 +81,12 @@ func (u *unplannedFailover) stopReachable(ctx workflow.Context, until time.Time)
 }
 
 // fenceReachable fences what answers. What does not is left to FenceWhenReachable: the run does not wait for a cluster
-// that is gone.
+// that is gone. Where offsets differ that also finds out by comparing records what is lost, once the mirror has stopped
+// (P18).
 func (u *unplannedFailover) fenceReachable(ctx workflow.Context, until time.Time) (string, error) {
 	u.openWindow(ctx)
-	from, text := u.route.From.Name, answers(u.assessed.From)
+	from, text, id := u.route.From.Name, answers(u.assessed.From), fencingID(u.in.Runbook, u.route.From.Name)
+	fenced := false
 	if u.assessed.From.Answers {
 		var out activities.FenceReachResult
 		in := activities.FenceInput{Guard: u.guard, Route: u.route, Topics: u.book.Topics}
@@ -99,8 +101,10 @@ func (u *unplannedFailover) fenceReachable(ctx workflow.Context, until time.Time
 			return "", err
 		case err != nil:
 			text = "the fence did not succeed: " + plain(err)
-		case out.Fenced:
+		case out.Fenced && u.assessed.StopIsFinal: // mirrors that keep offsets: the marks alone close the number
 			return out.Text, nil
+		case out.Fenced:
+			fenced, text = true, out.Text
 		default:
 			text = out.Text
 		}
@@ -109,8 +113,11 @@ func (u *unplannedFailover) fenceReachable(ctx workflow.Context, until time.Time
 	if err := u.startFencing(); err != nil {
 		return "", err
 	}
-	u.unfenced = true
-	return fmt.Sprintf("%s; %s fences it as soon as it answers", text, fencingID(u.in.Runbook, from)), nil
+	u.waits, u.unfenced = true, !fenced
+	if fenced {
+		return fmt.Sprintf("%s; %s compares both clusters and closes the loss", text, id), nil
+	}
+	return fmt.Sprintf("%s; %s fences it as soon as it answers", text, id), nil
 }
 
 // endOwnFencing comes first in a rollback: nothing may fence the cluster again that its clients go back to (P13).
@@ -118,7 +125,7 @@ func (u *unplannedFailover) endOwnFencing(ctx workflow.Context, until time.Time)
 	if _, err := u.endFencing(ctx, until, u.route.From.Name); err != nil {
 		return "", err
 	}
-	u.unfenced = false
+	u.waits, u.unfenced = false, false
 	return fencingID(u.in.Runbook, u.route.From.Name) + " has ended", nil
 }
 
@@ -188,7 +195,7 @@ func (u *unplannedFailover) switchOver(ctx workflow.Context, until time.Time) (s
 	text, err := u.switchTraffic(ctx, until)
 	if err == nil {
 		u.unsettled = false // what a dead run had begun is finished
-		if u.unfenced {
+		if u.waits {
 			workflow.SignalExternalWorkflow(u.safe, fencingID(u.in.Runbook, u.route.From.Name), "", SignalSwitched, u.facts.Switched)
 		}
 	}

@@ -44,7 +44,8 @@ type unplannedFailover struct {
 	outage    time.Time // when the active cluster was lost, as far as it is known
 	assessed  activities.AssessResult
 	marked    *activities.LastMarksResult
-	unfenced  bool      // FenceWhenReachable has still to fence it
+	waits     bool      // FenceWhenReachable has still to close the loss
+	unfenced  bool      // and to fence the cluster first
 	stopping  bool      // the mirror is sealed, and its tasks have still to stop
 	lateFence time.Time // until when a fence that was lost sight of may still be made
 }

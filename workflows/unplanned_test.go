@@ -327,6 +327,24 @@ func TestP01_AbandonedRunIsTakenOver(t *testing.T) {
 	require.False(t, w.released[len(w.released)-1].Unsettled)
 }
 
+// Where offsets differ the marks do not tell what is lost, also of a cluster that answers and that the run fenced itself:
+// somebody has to compare both clusters once the mirror has stopped, and keep the stranded records from expiring until then.
+func TestP18_ALossThatTheMarksDoNotTellIsClosedByWhoComparesTheClusters(t *testing.T) {
+	w := newLost(t).reachable()
+	w.assessed.StopIsFinal = false
+	w.lastMarks = activities.LastMarksResult{Loss: activities.Loss{AtMost: replication.Unknown, Estimate: 3, Bytes: -1, Seconds: -1, Why: "the link's own claim"}}
+	p := newPlay(t, w)
+	out, err := p.lose(t, disaster)
+	require.NoError(t, err)
+	require.Equal(t, workflows.Completed, out.Outcome, out.Sentence)
+	require.Len(t, p.begun, 1)
+	require.Equal(t, []string{"fence/orders/east"}, p.signals)
+	r := p.lastReport(t)
+	require.True(t, r.Loss.Open)
+	require.Equal(t, "WRITE is denied on the topics of east until the workload goes home", r.Standing[0])
+	require.Contains(t, r.Standing[1], "fence/orders/east compares both clusters, and closes the number")
+}
+
 func TestTheSwitchIsToldToWhatWaitsForTheOldCluster(t *testing.T) {
 	p := newPlay(t, newLost(t))
 	_, err := p.lose(t, disaster)
