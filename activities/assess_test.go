@@ -96,6 +96,21 @@ func TestAssessWhileTheSourceAnswers(t *testing.T) {
 }
 
 // Nothing of the target's may be in doubt; of the source's, everything.
+// The source answers and is fenced already, by the planned page of an escalated run or by a run that died: the fence is no
+// reason to believe that the clients need no grants.
+func TestAssessBehindAFence(t *testing.T) {
+	t.Parallel()
+	w := cutOff(t)
+	w.find()
+	_, err := attempts[FenceResult](w, (*Fences)(nil).Raise, w.fenceInput())
+	require.NoError(t, err)
+	require.NoError(t, w.as("east", admin).CreateACLs(context.Background(), replication.GroupFence([]string{"billing"})))
+	out, err := run[AssessResult](w, (*Assess)(nil).Assess, w.assessInput())
+	require.NoError(t, err)
+	require.True(t, out.From.Answers)
+	require.Empty(t, problems(out))
+}
+
 func TestAssessFindsWhatForbidsTheRun(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -106,8 +106,12 @@ func nothingDenies(_ context.Context, s *survey) error {
 func (s *survey) needs(c runbooks.Client) []replication.Request {
 	var list []replication.Request
 	acls := s.acls[s.in.Route.From.Name]
-	if s.in.Route.SourceLost && acls == nil {
+	switch {
+	case s.in.Route.SourceLost && acls == nil:
 		acls = slices.DeleteFunc(slices.Clone(s.acls[s.in.Route.To.Name]), func(a replication.ACL) bool { return a.Permission == replication.Deny })
+	case s.in.Route.SourceLost: // an escalated run, or one that died, has fenced it: that says nothing of what its clients need
+		fence := append(replication.TopicFence(Scope{Topics: s.topics}.TopicNames()), replication.GroupFence(c.Groups)...)
+		acls = replication.Missing(acls, fence)
 	}
 	add := func(resource, name, op string) {
 		need := replication.Request{Principal: c.Principal, Host: "*", ResourceType: resource, Name: name, Operation: op}
