@@ -42,14 +42,15 @@ type tailReader struct {
 	c        *Cluster
 	of       replication.Partition
 	next, to int64
-	most     int   // records in a piece
-	each     int64 // bytes that a record counts for besides its own
+	most     int    // records in a piece
+	each     int64  // bytes that a record counts for besides its own
+	held     *piece // that is being filled
 	unpack   kgo.Decompressor
 	spare    chan *piece // pieces that were handled, to be filled again
 }
 
 func (c *Cluster) tail(of replication.Partition, from, to int64) *tailReader {
-	return &tailReader{c: c, of: of, next: from, to: to, most: pieceRecords, unpack: kgo.DefaultDecompressor(), spare: make(chan *piece, 4)}
+	return &tailReader{c: c, of: of, next: from, to: to, held: &piece{}, most: pieceRecords, unpack: kgo.DefaultDecompressor(), spare: make(chan *piece, 4)}
 }
 
 // answer of the old cluster, or the news that everything before expired is gone.
@@ -86,11 +87,12 @@ func (t *tailReader) pieces(ctx context.Context, do func(*piece) error) error {
 				cancel(err)
 			}
 		}
-		if ctx.Err() == nil && t.next < t.to { // nothing is there any more: compaction took it
-			rest := t.blank()
-			rest.tally.Blank, rest.next, t.next = t.to-t.next, t.to, t.to
-			_ = send(ctx, pieces, rest)
+		if ctx.Err() != nil {
+			return
 		}
+		t.held.tally.Blank += t.to - t.next // nothing is there any more: compaction took it
+		t.next, t.held.next = t.to, t.to
+		_ = send(ctx, pieces, t.held)
 	}()
 	var err error
 	for p := range pieces {
@@ -205,15 +207,15 @@ func (t *tailReader) expired(ctx context.Context, from int64, each func(answer) 
 	return start, each(answer{expired: start})
 }
 
-// takeApart accounts for the offsets of an answer.
+// takeApart accounts for the offsets of an answer. A piece goes from one answer into the next until it is full.
 func (t *tailReader) takeApart(a answer, emit func(*piece) error) error {
-	p := t.blank()
 	if a.expired > 0 {
-		p.tally.Expired, p.next, t.next = a.expired-t.next, a.expired, a.expired
-		return emit(p)
+		t.held.tally.Expired += a.expired - t.next
+		t.next, t.held.next = a.expired, a.expired
+		return nil
 	}
 	if a.old {
-		return t.takeOld(a.got, p, emit)
+		return t.takeOld(a.got, emit)
 	}
 	in := a.got.RecordBatches
 	aborted := undone(a.got.AbortedTransactions)
@@ -226,22 +228,19 @@ func (t *tailReader) takeApart(a answer, emit func(*piece) error) error {
 		if err != nil {
 			return t.c.fail("read "+t.of.Name(), err, reading)
 		}
-		if p, err = t.takeBatch(&b, aborted, p, emit); err != nil {
+		if err := t.takeBatch(&b, aborted, emit); err != nil {
 			return err
 		}
 		in = in[n:]
 	}
-	if p.next == 0 {
-		return nil
-	}
-	return emit(p)
+	return nil
 }
 
-// takeBatch adds a batch to p, and hands p on when it is full.
-func (t *tailReader) takeBatch(b *kmsg.RecordBatch, aborted undoneBy, p *piece, emit func(*piece) error) (*piece, error) {
+// takeBatch accounts for a batch.
+func (t *tailReader) takeBatch(b *kmsg.RecordBatch, aborted undoneBy, emit func(*piece) error) error {
 	control, undone := b.Attributes&controlBit != 0, aborted.has(b)
 	if !control && !undone {
-		p.codec = kgo.CompressionCodecType(b.Attributes & codecBits)
+		t.held.codec = kgo.CompressionCodecType(b.Attributes & codecBits)
 	}
 	var failed error
 	err := eachRecord(b, t.unpack, func(r record) {
@@ -251,36 +250,46 @@ func (t *tailReader) takeBatch(b *kmsg.RecordBatch, aborted undoneBy, p *piece, 
 		if r.offset < t.next || r.offset >= t.to || failed != nil {
 			return
 		}
-		p.tally.Blank += r.offset - t.next
-		t.next = r.offset + 1
-		p.next = t.next
+		t.blankUpTo(r.offset)
 		switch {
 		case control:
-			p.tally.Blank++
+			t.blankUpTo(r.offset + 1)
 		case undone:
-			p.tally.Aborted++
+			t.next++
+			t.held.next, t.held.tally.Aborted = t.next, t.held.tally.Aborted+1
 		default:
-			p.records, p.size = append(p.records, r), p.size+r.size+t.each
-		}
-		if p.size >= pieceBytes-pieceBytes/8 || len(p.records) >= t.most {
-			codec := p.codec
-			failed = emit(p)
-			p = t.blank()
-			p.codec = codec
+			failed = t.take(r, emit)
 		}
 	})
-	if err = errors.Join(err, failed); err != nil {
-		return p, err
+	if err = errors.Join(err, failed); err == nil {
+		t.blankUpTo(min(b.FirstOffset+int64(b.LastOffsetDelta)+1, t.to)) // compacted away behind the last record
 	}
-	if end := min(b.FirstOffset+int64(b.LastOffsetDelta)+1, t.to); end > t.next { // compacted away behind the last record
-		p.tally.Blank += end - t.next
-		t.next, p.next = end, end
+	return err
+}
+
+// blankUpTo accounts for offsets without a record.
+func (t *tailReader) blankUpTo(offset int64) {
+	if offset > t.next {
+		t.held.tally.Blank += offset - t.next
+		t.next, t.held.next = offset, offset
 	}
-	return p, nil
+}
+
+// take accounts for a record, and hands the piece on when it is full.
+func (t *tailReader) take(r record, emit func(*piece) error) error {
+	t.next = r.offset + 1
+	p := t.held
+	p.next, p.records, p.size = t.next, append(p.records, r), p.size+r.size+t.each
+	if p.size < pieceBytes-pieceBytes/8 && len(p.records) < t.most {
+		return nil
+	}
+	t.held = t.blank()
+	t.held.next, t.held.codec = t.next, p.codec
+	return emit(p)
 }
 
 // takeOld accounts for an answer in the formats of before Kafka 0.11, which know neither headers nor transactions.
-func (t *tailReader) takeOld(got *kmsg.FetchResponseTopicPartition, p *piece, emit func(*piece) error) error {
+func (t *tailReader) takeOld(got *kmsg.FetchResponseTopicPartition, emit func(*piece) error) error {
 	fp, next := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{Offset: t.next, IsolationLevel: kgo.ReadCommitted(),
 		Topic: t.of.Topic, Partition: t.of.Partition}, got, t.unpack, nil)
 	if fp.Err != nil {
@@ -290,22 +299,19 @@ func (t *tailReader) takeOld(got *kmsg.FetchResponseTopicPartition, p *piece, em
 		if r.Offset >= t.to {
 			break
 		}
-		p.tally.Blank += r.Offset - t.next
-		t.next = r.Offset + 1
+		t.blankUpTo(r.Offset)
 		old := plainRecord(r.Key, r.Value, r.Timestamp.UnixMilli())
 		old.offset, old.size = r.Offset, int64(len(r.Key)+len(r.Value))
 		for _, h := range r.Headers {
 			old.headers, old.count = appendBytes(appendBytes(old.headers, []byte(h.Key)), h.Value), old.count+1
 			old.size += int64(len(h.Key) + len(h.Value))
 		}
-		p.records, p.size = append(p.records, old), p.size+old.size+t.each
+		if err := t.take(old, emit); err != nil {
+			return err
+		}
 	}
-	if end := min(next, t.to); end > t.next {
-		p.tally.Blank += end - t.next
-		t.next = end
-	}
-	p.next = t.next
-	return emit(p)
+	t.blankUpTo(min(next, t.to))
+	return nil
 }
 
 // undoneBy are the transactions of an answer that were aborted: by producer, the offsets where they begin.
