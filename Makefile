@@ -7,6 +7,7 @@
 # make unit    the unit tests of both modules; SHORT= also runs the lab's longer ones
 # make fuzz    every fuzz target for FUZZTIME (5s)
 # make e2e     the end-to-end tests; make test-crash kills every process at every step
+# make test-crash-full the same at every line of unplanned runs too, on both backends
 # make bench   the measurements of docs/performance.md
 # make clean   remove bin/ and out/
 SHELL := /bin/bash
@@ -23,7 +24,7 @@ FUZZTIME ?= 5s
 SHORT ?= -short
 TESTS := GO=$(GO) scripts/tests.sh
 
-.PHONY: help build demo demo-apache demo-disaster test check unit lint lint-rules workflowcheck vuln e2e test-crash bench fuzz clean
+.PHONY: help build demo demo-apache demo-disaster test check unit lint lint-rules workflowcheck vuln e2e test-crash test-crash-full bench fuzz clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -90,9 +91,10 @@ vuln: $(GOVULNCHECK)
 e2e: build
 	AGAIN=3 $(TESTS) lab -count=1 -timeout 25m ./e2e/...
 
-test-crash: build
+test-crash-full: FULL := -full
+test-crash test-crash-full: build
 	rm -f out/crash.txt
-	AGAIN=3 $(TESTS) lab -count=1 -timeout 30m -tags crash ./crash/... || code=$$?; cat out/crash.txt; exit $${code:-0}
+	AGAIN=3 $(TESTS) lab -count=1 -timeout $(if $(FULL),90m,30m) -tags crash ./crash/... $(FULL) || code=$$?; cat out/crash.txt; exit $${code:-0}
 
 fuzz:
 	@scripts/fuzz.sh $(FUZZTIME)

@@ -17,7 +17,7 @@ const histories = "testdata/history"
 func TestReplay(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(histories, "*.json"))
 	require.NoError(t, err)
-	require.NotEmpty(t, files, "no history in %s: record them with `go test -tags crash ./crash -run Histories -record` in lab/", histories)
+	require.NotEmpty(t, files, "no history in %s: record them with `go test -tags crash ./crash -run 'Histories|OverMirrorMaker' -record` in lab/", histories)
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			replayer := worker.NewWorkflowReplayer()

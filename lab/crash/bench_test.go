@@ -73,12 +73,12 @@ const perBench = 16
 // patience bounds whatever a test waits for; nothing that goes well comes near it.
 const patience = 30 * time.Second
 
-// take returns a lab that has a workload left. It is given back when the test ends.
-func take(t *testing.T) (*bench, setup.Workload) {
+// take returns a lab that has so many workloads left, and those. It is given back when the test ends.
+func take(t *testing.T, n int) (*bench, []setup.Workload) {
 	t.Helper()
 	b := <-benches
 	give := func(b *bench) { benches <- b }
-	if b != nil && (b.broken || len(b.unused) == 0) {
+	if b != nil && (b.broken || len(b.unused) < n) {
 		if err := b.down(); err != nil {
 			t.Errorf("a lab did not end well: %v", err)
 		}
@@ -91,8 +91,8 @@ func take(t *testing.T) (*bench, setup.Workload) {
 			require.NoError(t, err, "start a lab")
 		}
 	}
-	w := b.unused[0]
-	b.unused = b.unused[1:]
+	w := b.unused[:n]
+	b.unused = b.unused[n:]
 	t.Cleanup(func() {
 		b.broken = b.broken || t.Failed()
 		give(b)

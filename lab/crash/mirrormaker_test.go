@@ -12,45 +12,48 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"switchback/lab/setup"
-	"switchback/lab/story"
+	"switchback/runbooks"
 	"switchback/workflows"
 )
 
-// onMirrors is one workload on Apache Kafka and MirrorMaker 2. A completed run stops the connectors for good, so a lab sees
-// one such run, after those that come back.
-func onMirrors(t *testing.T) *play {
+// newMirrorBench is a lab on Apache Kafka and MirrorMaker 2, whose connectors are shared by all of its workloads.
+func newMirrorBench(t *testing.T, workloads ...setup.Workload) *bench {
 	t.Helper()
 	if missing := setup.Missing(setup.Options{Kafka: setup.Apache}); missing != "" {
 		t.Skip(missing)
 	}
 	root := t.TempDir()
 	b := &bench{root: root, orders: filepath.Join(root, "orders")}
-	w := small("orders")
 	require.NoError(t, os.MkdirAll(b.orders, 0o700))
-	require.NoError(t, os.MkdirAll(b.ledger(w), 0o700))
+	for _, w := range workloads {
+		require.NoError(t, os.MkdirAll(b.ledger(w), 0o700))
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	var err error
 	b.Lab, err = setup.Up(ctx, setup.Options{
-		Dir: filepath.Join(root, "lab"), Program: os.Args[0], Kafka: setup.Apache, Link: setup.MirrorMaker, Workloads: []setup.Workload{w},
+		Dir: filepath.Join(root, "lab"), Program: os.Args[0], Kafka: setup.Apache, Link: setup.MirrorMaker, Workloads: workloads,
 		WorkerTags: []string{"killpoints"}, WorkerEnv: []string{"SWITCHBACK_KILLPOINTS=" + b.orders},
-		EditRunbook: patient, ClientCommand: b.client,
+		EditRunbook: func(r *runbooks.Runbook) { // connectors whose source is dead take a minute to stop
+			patient(r)
+			r.Budgets.Promote = runbooks.Duration(2 * time.Minute)
+		}, ClientCommand: b.client,
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.Down()) })
-	s, err := story.Open(b.Lab, w)
-	require.NoError(t, err)
-	t.Cleanup(s.Close)
-	s.Dir = b.ledger(w)
-	p := &play{Story: s, t: t, bench: b}
-	t.Cleanup(func() {
-		if t.Failed() {
-			p.describe(context.Background())
-			t.Log(b.logs("connect-west"))
-		}
-	})
-	require.NoError(t, b.StartClients(ctx, w))
-	require.NoError(t, p.flows(ctx, "east", time.Time{}), "traffic on east")
+	return b
+}
+
+// onMirrors is one workload there. A completed run stops the connectors for good, so a lab sees one such run, after those
+// that come back.
+func onMirrors(t *testing.T) *play {
+	t.Helper()
+	w := small("orders")
+	b := newMirrorBench(t, w)
+	p := b.stage(t, w)[0]
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	require.NoError(t, p.Flows(ctx, "east", time.Time{}, 10), "traffic on east")
 	return p
 }
 

@@ -5,10 +5,7 @@ package crash
 import (
 	"context"
 	"encoding/json"
-	"fmt"
-	"io"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,8 +15,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.temporal.io/sdk/client"
+	"golang.org/x/sync/errgroup"
 
 	"switchback/lab/ledger"
+	"switchback/lab/setup"
 	"switchback/lab/story"
 	"switchback/runbooks"
 	"switchback/workflows"
@@ -27,8 +26,9 @@ import (
 
 const kmsgTopic = kmsg.ACLResourceTypeTopic
 
-// scenario is one crash in the life of a planned failover.
+// scenario is one crash in the life of a failover.
 type scenario struct {
+	page  page   // which run it is; a planned one when empty
 	point string // where the worker is held or killed; empty: nothing happens
 	pass  int    // how many times the point is passed first
 	// crash happens while the worker is held at the point; nil kills the worker itself there.
@@ -48,32 +48,44 @@ func (s scenario) outcome() string {
 	return workflows.Completed
 }
 
-// kind is what a line of the table is compared by.
-func (s scenario) kind() kind {
-	switch {
-	case s.point == "":
-		return plain
-	case s.crash == nil:
-		return killed
-	}
-	return other
-}
+// page is the run that a scenario is about.
+type page string
+
+// The pages. A run whose old cluster is dead is played by lose, all others by act.
+const (
+	planned   page = ""
+	unplanned page = "unplanned, the old cluster answers"
+	forsaken  page = "unplanned, the old cluster is dead"
+	mirrored  page = "unplanned, the old cluster is dead, MirrorMaker 2"
+)
 
 // play is a scenario on its way.
 type play struct {
 	*story.Story
 	t     *testing.T
 	bench *bench
+	page  page
 	run   client.WorkflowRun
 	step  string // at which the crash happened, as the run says it
+
+	// Of an unplanned run: when its cluster was lost, whether the link is to refuse it, and what waits for its approvals.
+	gone     time.Time
+	refused  bool
+	approved func() error
 }
 
-// ends are what stands after an undisturbed run, by outcome.
+// ends are what stands after an undisturbed run.
 var (
 	endsMu   sync.Mutex
-	ends     = map[string]state{}
+	ends     = map[end]state{}
 	baseline sync.Mutex
 )
+
+// end is how a run of some page ended.
+type end struct {
+	page    page
+	outcome string
+}
 
 // undisturbed plays the run without a crash first, where a test is run without the one that does so anyway.
 func undisturbed(t *testing.T, sc scenario) {
@@ -81,25 +93,25 @@ func undisturbed(t *testing.T, sc scenario) {
 	baseline.Lock()
 	defer baseline.Unlock()
 	endsMu.Lock()
-	_, known := ends[sc.outcome()]
+	_, known := ends[end{sc.page, sc.outcome()}]
 	endsMu.Unlock()
 	if !known {
-		t.Run("undisturbed", func(t *testing.T) { act(t, scenario{refused: sc.refused}) })
+		t.Run("undisturbed", func(t *testing.T) { act(t, scenario{page: sc.page, refused: sc.refused}) })
 	}
 }
 
 // act plays a scenario to its end: the outcome, the ledger, the report, and what stands are the same as undisturbed.
 func act(t *testing.T, sc scenario) {
 	t.Helper()
-	if sc.point != "" {
+	if sc.point != "" && sc.want == "" {
 		undisturbed(t, sc)
 	}
 	p := stage(t)
+	p.page, p.refused = sc.page, sc.refused
 	line := results.line(t, sc)
-	line.kind = sc.kind()
 	ctx, done := p.context()
 	defer done()
-	if sc.refused {
+	if sc.refused && sc.page == planned {
 		defer p.refuse()()
 	}
 	if sc.point != "" {
@@ -123,6 +135,9 @@ func act(t *testing.T, sc scenario) {
 // ends waits for the end of the run, and holds it against that of an undisturbed one.
 func (p *play) ends(ctx context.Context, want string, line *line) workflows.Result {
 	p.t.Helper()
+	if p.approved != nil {
+		require.NoError(p.t, p.approved())
+	}
 	result, err := p.Ends(ctx, p.run)
 	require.NoError(p.t, err, "how the run ended")
 	ended := time.Now()
@@ -132,37 +147,59 @@ func (p *play) ends(ctx context.Context, want string, line *line) workflows.Resu
 		active = "east"
 	}
 	require.NoError(p.t, p.flows(ctx, active, ended), "traffic on %s after the run", active)
+	if p.page != planned && active == "west" {
+		p.closes(ctx, "east")
+	}
 	stands := p.look(ctx, result)
-	v := p.judged(ctx, active, result)
-	line.window = v.SwitchWindowSeconds
+	line.took(p.judged(ctx, active, result))
+	p.same(result.Outcome, stands)
+	line.outcome = result.Outcome
+	return result
+}
+
+// same holds what stands against what the first run with this end left.
+func (p *play) same(outcome string, stands state) {
+	p.t.Helper()
 	endsMu.Lock()
-	plain, ok := ends[result.Outcome]
+	first, ok := ends[end{p.page, outcome}]
 	if !ok {
-		ends[result.Outcome] = stands
+		ends[end{p.page, outcome}] = stands
 	}
 	endsMu.Unlock()
 	if ok {
-		require.Equal(p.t, plain, stands, "what stands is what an undisturbed run leaves")
+		require.Equal(p.t, first, stands, "what stands is what every run with this end leaves")
 	}
-	line.outcome = result.Outcome
-	return result
 }
 
 // stage takes a lab, and lets a workload's clients work on east.
 func stage(t *testing.T) *play {
 	t.Helper()
-	b, w := take(t)
-	s, err := story.Open(b.Lab, w)
-	require.NoError(t, err)
-	t.Cleanup(s.Close)
-	s.Dir = b.ledger(w)
-	p := &play{Story: s, t: t, bench: b}
+	b, w := take(t, 1)
+	p := b.stage(t, w...)[0]
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	require.NoError(t, b.StartClients(ctx, w))
-	t.Cleanup(p.leave)
 	require.NoError(t, p.flows(ctx, "east", time.Time{}), "traffic on east")
 	return p
+}
+
+// stage starts the clients of some workloads side by side; they end with the test.
+func (b *bench) stage(t *testing.T, workloads ...setup.Workload) (plays []*play) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	var started errgroup.Group
+	for _, w := range workloads {
+		s, err := story.Open(b.Lab, w)
+		require.NoError(t, err)
+		t.Cleanup(s.Close)
+		s.Dir = b.ledger(w)
+		p := &play{Story: s, t: t, bench: b}
+		t.Cleanup(func() { p.t = t; p.leave() })
+		plays = append(plays, p)
+		started.Go(func() error { return b.StartClients(ctx, w) })
+	}
+	require.NoError(t, started.Wait())
+	return plays
 }
 
 // context bounds a run: no scenario keeps a run up for longer.
@@ -217,11 +254,26 @@ func (p *play) describe(ctx context.Context) {
 	p.t.Log(p.bench.logs("worker", "link", p.Workload.Name))
 }
 
+// start starts the run. An unplanned one is approved as soon as it asks for it, whatever happens meanwhile; a link that is to
+// refuse it does so only then, because an assessment that hears of it forbids the run.
 func (p *play) start(ctx context.Context) {
 	p.t.Helper()
-	run, err := p.Plan(ctx, "planned-"+p.Workload.Name, "west")
+	if p.page == planned {
+		run, err := p.Plan(ctx, "planned-"+p.Workload.Name, "west")
+		require.NoError(p.t, err)
+		p.run = run
+		return
+	}
+	run, err := p.PlanUnplanned(ctx, "unplanned-"+p.Workload.Name, "west", p.gone)
 	require.NoError(p.t, err)
 	p.run = run
+	if p.refused {
+		require.NoError(p.t, p.Reaches(ctx, run.GetID(), string(workflows.Approve)))
+		p.t.Cleanup(p.refuse())
+	}
+	approved := make(chan error, 1)
+	go func() { approved <- p.Approve(ctx, run.GetID()) }()
+	p.approved = func() error { return <-approved }
 }
 
 // crash waits for the point and lets happen what is to happen there.
@@ -264,108 +316,13 @@ func (p *play) judged(ctx context.Context, active string, r workflows.Result) le
 	p.t.Helper()
 	stands, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	require.NoError(p.t, p.Settle(stands))
+	settle := p.Settle
+	if p.page != planned { // what is lost is never read
+		settle = func(ctx context.Context) error { return p.SettleOn(ctx, active) }
+	}
+	require.NoError(p.t, settle(stands))
 	v, err := p.Judge(ctx, active, r.Report)
 	require.NoError(p.t, err)
 	require.True(p.t, v.Well() && v.Agrees, "%s\n%s", v, strings.Join(v.Disagreements, "\n"))
 	return v
-}
-
-// table is what was played, for whoever wants to see what was covered.
-type table struct {
-	mu    sync.Mutex
-	lines []*line
-}
-
-type line struct {
-	test, point, step, outcome string
-	kind                       kind
-	window                     *float64 // seconds; nil when nobody switched
-}
-
-// kind says what a switch window tells: how long it is undisturbed, or with the worker's death.
-type kind int
-
-const (
-	other kind = iota
-	plain
-	killed
-)
-
-// cost is how many seconds longer the switch window was than that of an undisturbed run with the same outcome.
-func (r *table) cost(l *line) (float64, bool) {
-	if l.kind != killed || l.window == nil {
-		return 0, false
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, p := range r.lines {
-		if p.kind == plain && p.outcome == l.outcome && p.window != nil {
-			return *l.window - *p.window, true
-		}
-	}
-	return 0, false
-}
-
-var results table
-
-func (r *table) line(t *testing.T, sc scenario) *line {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	l := &line{test: t.Name(), point: sc.point, outcome: "FAILED"}
-	r.lines = append(r.lines, l)
-	return l
-}
-
-// keep appends it to out/crash.txt, because whoever runs many packages sees nothing of one that passes.
-func (r *table) keep() error {
-	if err := os.MkdirAll("../../out", 0o750); err != nil {
-		return err
-	}
-	f, err := os.OpenFile("../../out/crash.txt", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	r.print(f)
-	return f.Close()
-}
-
-func (r *table) print(w io.Writer) {
-	if len(r.lines) == 0 {
-		return
-	}
-	slices.SortFunc(r.lines, func(a, b *line) int { return strings.Compare(a.test, b.test) })
-	fmt.Fprintf(w, "\n%-72s %-20s %-32s %-12s %-16s %s\n", "scenario", "crash at", "the run was at", "outcome", "switch window", "cost")
-	for _, l := range r.lines {
-		window := "nobody switched"
-		if l.window != nil {
-			window = fmt.Sprintf("%.2f s", *l.window)
-		}
-		text := fmt.Sprintf("%-72s %-20s %-32s %-12s %-16s", l.test, l.point, l.step, l.outcome, window)
-		if cost, ok := r.cost(l); ok {
-			text += fmt.Sprintf(" %.2f s", max(cost, 0))
-		}
-		fmt.Fprintln(w, strings.TrimRight(text, " "))
-	}
-	fmt.Fprint(w, r.worst())
-}
-
-// worst says what a worker's death cost at most, from the clients' own ledgers.
-func (r *table) worst() string {
-	var at *line
-	most, deaths := 0.0, 0
-	for _, l := range r.lines {
-		cost, ok := r.cost(l)
-		if !ok {
-			continue
-		}
-		if deaths++; at == nil || cost > most {
-			at, most = l, cost
-		}
-	}
-	if at == nil {
-		return ""
-	}
-	return fmt.Sprintf("\nThe worker was killed at %d points. It cost the producers at most %.2f s: a switch window of %.2f s (killed at %s) instead of %.2f s.\n",
-		deaths, most, *at.window, at.point, *at.window-most)
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"switchback/lab/ledger"
 )
 
 // away is how long a server that was killed is gone.
@@ -77,10 +79,11 @@ const cancelled = 1700 * time.Millisecond
 func (p *play) killed(server, at string, away, held time.Duration) {
 	p.t.Helper()
 	point, _, _ := strings.Cut(at, " ")
-	require.NoError(p.t, p.bench.Kill(server))
 	begun := time.Now()
+	require.NoError(p.t, p.bench.Kill(server))
 	<-time.After(held)
 	require.NoError(p.t, p.bench.goOn(point))
 	<-time.After(away - time.Since(begun))
 	p.bench.again(p.t, server)
+	p.Outages = append(p.Outages, ledger.Outage{Cluster: server, Killed: begun, Back: time.Now()})
 }

@@ -66,16 +66,19 @@ func (p *play) look(ctx context.Context, r workflows.Result) state {
 		s.Denied[cluster] = p.denied(ctx, cluster)
 		s.Records[cluster] = p.records(ctx, cluster)
 	}
-	configs := p.bench.configs(p.t)
-	s.ACLSync = configs["acl.sync.enable"]
-	s.Held = p.excluded(configs)
-	for topic, status := range p.bench.mirrors(p.t) {
-		if strings.HasPrefix(topic, p.Workload.Name+".") {
-			s.Mirrors = append(s.Mirrors, topic+" "+status)
+	if p.bench.Options().Link == setup.ClusterLinking {
+		configs := p.bench.configs(p.t)
+		s.ACLSync = configs["acl.sync.enable"]
+		s.Held = p.excluded(configs)
+		for topic, status := range p.bench.mirrors(p.t) {
+			if strings.HasPrefix(topic, p.Workload.Name+".") {
+				s.Mirrors = append(s.Mirrors, topic+" "+status)
+			}
 		}
+		slices.Sort(s.Mirrors)
+		s.Link = p.entity(ctx, "link/"+setup.LinkName)
 	}
-	slices.Sort(s.Mirrors)
-	s.Entity, s.Link = p.entity(ctx, "runbook/"+p.Workload.Name), p.entity(ctx, "link/"+setup.LinkName)
+	s.Entity = p.entity(ctx, "runbook/"+p.Workload.Name)
 	raw, err := os.ReadFile(r.Report)
 	require.NoError(p.t, err, "the report")
 	rep, err := report.Parse(raw)
@@ -163,8 +166,12 @@ func (p *play) entity(ctx context.Context, id string) string {
 	require.NoError(p.t, err)
 	var s activities.EntityStatus
 	require.NoError(p.t, answer.Get(&s))
-	return fmt.Sprintf("active %s, epoch %d, held %t, abandoned %t, last outcome %s, unprotected %t",
+	text := fmt.Sprintf("active %s, epoch %d, held %t, abandoned %t, last outcome %s, unprotected %t",
 		s.Active, s.Epoch, s.Holder != nil, s.Abandoned != nil, s.LastOutcome, s.UnprotectedSince != nil)
+	for _, f := range s.Fencing {
+		text += fmt.Sprintf(", %s fenced %t, its loss closed %t, %d written after the switch", f.Cluster, f.Fenced != nil, f.Loss != nil && f.Loss.Closed(), f.Written)
+	}
+	return text
 }
 
 // excluded lists the workload's names that the link's filters hold back.
@@ -212,6 +219,9 @@ func (p *play) tidy(ctx context.Context) {
 		}
 		require.Empty(p.t, p.deny(ctx, cluster))
 		done()
+	}
+	if p.bench.Options().Link != setup.ClusterLinking {
+		return
 	}
 	p.bench.call(p.t, http.MethodPut, p.bench.linkURL("/configs/acl.sync.enable"), map[string]string{"value": "true"}, nil)
 }

@@ -16,7 +16,7 @@ import (
 func TestUndisturbed(t *testing.T) {
 	t.Run("completed", func(t *testing.T) {
 		act(t, scenario{})
-		s := ends[workflows.Completed]
+		s := ends[end{planned, workflows.Completed}]
 		require.Equal(t, "west", s.Cluster)
 		require.EqualValues(t, 2, s.Epoch)
 		require.Equal(t, "RUN", s.SwitchedBy)
@@ -39,7 +39,7 @@ func TestUndisturbed(t *testing.T) {
 	})
 	t.Run("rolled back", func(t *testing.T) {
 		act(t, scenario{refused: true})
-		s := ends[workflows.RolledBack]
+		s := ends[end{planned, workflows.RolledBack}]
 		require.Equal(t, "east", s.Cluster)
 		require.EqualValues(t, 2, s.Epoch, "raised, so that late actors are refused")
 		require.Equal(t, map[string]string{
@@ -106,12 +106,18 @@ func TestWorkerKilledInARollback(t *testing.T) {
 	}
 }
 
+// killedAt is the scenario at a point, such as "Stop/middle 1".
+func (s scenario) killedAt(at string) scenario {
+	s.point, _, _ = strings.Cut(at, " ")
+	if strings.HasSuffix(at, " 1") {
+		s.pass = 1
+	}
+	return s
+}
+
 // each plays a scenario at a point, such as "Stop/middle 1", beside others if that is wanted.
 func each(t *testing.T, i int, at string, sc scenario, parallel bool) {
-	sc.point, _, _ = strings.Cut(at, " ")
-	if strings.HasSuffix(at, " 1") {
-		sc.pass = 1
-	}
+	sc = sc.killedAt(at)
 	t.Run(fmt.Sprintf("%02d %s", i, strings.ReplaceAll(at, "/", " ")), func(t *testing.T) {
 		if parallel {
 			t.Parallel()
