@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"switchback/internal/killpoint"
@@ -28,7 +29,7 @@ const (
 )
 
 // Applied is how far clients are with what they were asked for. Waiting names the instances that are not there yet; one
-// that vanished is unknown and among them (P22).
+// that vanished is unknown and among them (P22). What discovery does not know is Unclear, everything else Pending.
 type Applied struct {
 	Clients []ClientState
 	Waiting []replication.Outcome
@@ -41,6 +42,11 @@ type ClientsInput struct {
 	Guard    Guard             `json:"guard"`
 	Clients  []runbooks.Client `json:"clients"`
 	Deadline time.Time         `json:"deadline"`
+	// GoOn has StopReachable not wait for instances that discovery does not know, or knows no longer.
+	GoOn bool `json:"goOn,omitempty"`
+	// Absent are those that a stop did not find, by the names of their outcomes. Start does not wait for them while discovery
+	// still does not know them.
+	Absent []string `json:"absent,omitempty"`
 }
 
 // ClientsResult says when the instances of each client reached what was asked.
@@ -48,6 +54,8 @@ type ClientsResult struct {
 	Acted
 	Clients []ClientState `json:"clients"`
 	Killed  []string      `json:"killed,omitempty"` // client/instance that had to be killed (P36)
+	// Absent are instances that were not waited for.
+	Absent []replication.Outcome `json:"absent,omitempty"`
 }
 
 // ClientState is one client after a stop or a start. First and Last are the earliest and the latest of its instances.
@@ -68,7 +76,8 @@ func (a *Clients) Stop(ctx context.Context, in ClientsInput) (ClientsResult, err
 	return a.reach(ctx, in, DesiredStop, "Stop/middle")
 }
 
-// Start asks for `run` and waits until the instances run at the guard's epoch. TypeNotReady names those that do not.
+// Start asks for `run` and waits until the instances run at the guard's epoch. TypeNotReady names those that do not. Of
+// in.Absent those that are still away are named in the result: they follow by themselves once discovery can be reached.
 func (a *Clients) Start(ctx context.Context, in ClientsInput) (ClientsResult, error) {
 	return a.reach(ctx, in, DesiredRun, "Start/middle")
 }
@@ -89,8 +98,16 @@ func (a *Clients) reach(ctx context.Context, in ClientsInput, desired, middle st
 		if err != nil {
 			return false, "", wrap("look at the clients", err)
 		}
-		out.Clients, out.Killed = applied.Clients, applied.Killed
-		_, text := notOK(applied.Waiting)
+		out.Clients, out.Killed, out.Absent = applied.Clients, applied.Killed, nil
+		var awaited []replication.Outcome
+		for _, o := range applied.Waiting {
+			if o.Status == replication.Unclear && slices.Contains(in.Absent, o.Name) {
+				out.Absent = append(out.Absent, o)
+				continue
+			}
+			awaited = append(awaited, o)
+		}
+		_, text := notOK(awaited)
 		return text == "", text, nil
 	})
 	return out, err

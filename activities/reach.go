@@ -111,8 +111,8 @@ func (a *Fences) said(ctx context.Context, r *route, fence []replication.ACL) (t
 }
 
 // StopReachable asks all clients to stop and waits until each instance said so, or the deadline. Those that did not are
-// unknown, not stopped (P22), and named: no error, because nobody waits for a client of a region that burns. Discovery has
-// to answer: without it there is no switch either.
+// unknown, not stopped (P22), and named: no error, because nobody waits for a client of a region that burns. With GoOn it
+// waits only for those that discovery knows. Discovery has to answer: without it there is no switch either.
 func (a *Clients) StopReachable(ctx context.Context, in ClientsInput) (out StopReachableResult, err error) {
 	ctx, out.Acted = begin(ctx)
 	wctx, cancel, err := writing(ctx)
@@ -132,11 +132,19 @@ func (a *Clients) StopReachable(ctx context.Context, in ClientsInput) (out StopR
 		}
 		looked = true
 		out.Clients, out.Killed, out.Unknown = applied.Clients, applied.Killed, applied.Waiting
-		_, text := notOK(applied.Waiting)
+		_, text := notOK(awaited(applied.Waiting, in.GoOn))
 		return text == "", text, nil
 	})
 	if looked && errors.Is(err, errTimeUp) {
 		return out, nil // named in the result
 	}
 	return out, err
+}
+
+// awaited are the instances that may still say something; all of them count where nobody is gone on without.
+func awaited(waiting []replication.Outcome, goOn bool) []replication.Outcome {
+	if !goOn {
+		return waiting
+	}
+	return only(waiting, replication.Pending)
 }

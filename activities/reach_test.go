@@ -188,7 +188,7 @@ func TestP22_WhoCannotBeReachedIsUnknown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	clients := append(w.runbook().Clients, runbooks.Client{Name: stubborn, Role: runbooks.RoleProducer})
-	out, err := w.stopReachable(clients, time.Now().Add(300*time.Millisecond))
+	out, err := w.stopReachable(clients, late())
 	require.NoError(t, err, "nobody waits for a client of a region that burns")
 	require.Len(t, out.Clients, 2)
 	require.Equal(t, []replication.Outcome{{Name: stubborn + "/1", Status: replication.Unclear, Reason: "vanished without saying stopped"}}, out.Unknown)
@@ -197,7 +197,28 @@ func TestP22_WhoCannotBeReachedIsUnknown(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, out.Unknown)
 
+	began := time.Now()
+	out, err = run[StopReachableResult](w, (*Clients)(nil).StopReachable, ClientsInput{Guard: w.guard(), Clients: clients, Deadline: late(), GoOn: true})
+	require.NoError(t, err)
+	require.Equal(t, stubborn+"/1", out.Unknown[0].Name)
+	require.Less(t, time.Since(began), 2*time.Second, "nothing is waited for that nobody will ever say")
+
 	w.entries["consul.west"].down = errDown
 	_, err = w.stopReachable(clients, time.Now().Add(300*time.Millisecond))
 	require.Equal(t, TypeNotReady, typeOf(err), "without discovery there is no switch")
+}
+
+// Who was known to be away when everybody was to stop is away still: those that are there are waited for, and nobody else.
+func TestP22_WhoWasAwayIsNotWaitedForAtTheStart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	in := ClientsInput{Guard: w.guard(), Clients: append(w.runbook().Clients, runbooks.Client{Name: stubborn, Role: runbooks.RoleProducer}), Deadline: time.Now().Add(300 * time.Millisecond)}
+	_, err := run[ClientsResult](w, (*Clients)(nil).Start, in)
+	require.Equal(t, TypeNotReady, typeOf(err), "of this one nobody knew")
+
+	in.Absent, in.Deadline = []string{stubborn + "/1"}, soon()
+	out, err := run[ClientsResult](w, (*Clients)(nil).Start, in)
+	require.NoError(t, err)
+	require.Len(t, out.Clients, 2)
+	require.Equal(t, stubborn+"/1", out.Absent[0].Name)
 }

@@ -55,14 +55,14 @@ func (u *unplannedFailover) stopReachable(ctx workflow.Context, until time.Time)
 			*asked = now
 		}
 	}
-	in := activities.ClientsInput{Guard: u.guard, Clients: automatic(u.book.Clients), Deadline: inside(ctx, until)}
+	in := activities.ClientsInput{Guard: u.guard, Clients: automatic(u.book.Clients), Deadline: inside(ctx, until), GoOn: u.disaster.Clients != ClientsWait}
 	pending := workflow.ExecuteActivity(shortWait(ctx, until, "stop the clients that can be reached"), clients.StopReachable, in)
 	teams := u.awaitTeams(ctx, u.book.Clients, "stop", until)
 	out, err := result[activities.StopReachableResult](u.engine, ctx, pending)
 	if err != nil {
 		return "", err
 	}
-	u.facts.Stopped = out.Clients
+	u.facts.Stopped, u.absent = out.Clients, absent(out.Unknown)
 	for _, killed := range out.Killed {
 		u.deviate(killed + " had to be killed: a request that was in flight may be repeated on " + u.route.To.Name)
 	}
@@ -78,6 +78,16 @@ func (u *unplannedFailover) stopReachable(ctx workflow.Context, until time.Time)
 	}
 	u.deviate("not known to be stopped, and may write to " + u.route.From.Name + " until it is fenced: " + unknown)
 	return strings.TrimPrefix(said(out.Clients, "stopped")+"; unknown: "+unknown, "; "), nil
+}
+
+// absent are the instances that discovery does not know: whether they will ever start again nobody can say.
+func absent(unknown []replication.Outcome) (names []string) {
+	for _, o := range unknown {
+		if o.Status == replication.Unclear {
+			names = append(names, o.Name)
+		}
+	}
+	return names
 }
 
 // fenceReachable fences what answers. What does not is left to FenceWhenReachable: the run does not wait for a cluster

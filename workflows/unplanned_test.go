@@ -2,6 +2,7 @@ package workflows_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -171,14 +172,17 @@ func TestUnplannedReportWithAFencedSource(t *testing.T) {
 
 // Clients that cannot be reached are named, or waited for, as the operator says; nobody takes them for stopped.
 func TestP22_UnknownClientsAreNamedOrWaitedFor(t *testing.T) {
-	unknown := []replication.Outcome{{Name: "checkout/2", Status: replication.Pending, Reason: "vanished from host a7"}}
+	unknown := []replication.Outcome{{Name: "checkout/2", Status: replication.Unclear, Reason: "vanished from host a7"}}
 	w := newLost(t)
 	w.unknown = unknown
-	out, err := newPlay(t, w).lose(t, disaster)
+	p := newPlay(t, w)
+	out, err := p.lose(t, disaster)
 	require.NoError(t, err)
 	require.Equal(t, workflows.Completed, out.Outcome)
 	require.Contains(t, out.Deviations[0], "checkout/2")
 	require.Contains(t, out.Deviations[0], "may write to east until it is fenced")
+	require.Contains(t, strings.Join(p.lastReport(t).Deviations, "; "), "not started, because nobody could reach them; they follow to west by themselves as soon as they reach discovery: checkout/2")
+	require.True(t, w.inputs["StopReachable"].(activities.ClientsInput).GoOn)
 
 	wait := disaster
 	wait.Clients = workflows.ClientsWait
@@ -189,7 +193,7 @@ func TestP22_UnknownClientsAreNamedOrWaitedFor(t *testing.T) {
 		p.RegisterDelayedCallback(func() {
 			s := p.status(t)
 			require.Equal(t, "parked", s.Phase)
-			require.Contains(t, s.Parked, "checkout/2: pending (vanished from host a7)")
+			require.Contains(t, s.Parked, "checkout/2: unknown (vanished from host a7)")
 			require.Contains(t, s.Parked, "`rollback` or `abort`")
 			require.Zero(t, w.count("FailOver"))
 			w.unknown = nil

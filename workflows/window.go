@@ -210,12 +210,15 @@ func (f *failover) startClients(ctx workflow.Context, until time.Time) (string, 
 		return "", err
 	}
 	f.facts.Running = append(out.Clients, more.Clients...)
+	if away := outcomes(append(out.Absent, more.Absent...)); away != "" {
+		f.deviate("not started, because nobody could reach them; they follow to " + f.route.To.Name + " by themselves as soon as they reach discovery: " + away)
+	}
 	f.due = time.Time{}
 	return said(f.facts.Running, "running"), nil
 }
 
 func (f *failover) start(ctx workflow.Context, until time.Time, roles ...string) workflow.Future {
-	in := activities.ClientsInput{Guard: f.guard, Clients: automatic(f.book.ClientsByRole(roles...)), Deadline: inside(ctx, until)}
+	in := activities.ClientsInput{Guard: f.guard, Clients: automatic(f.book.ClientsByRole(roles...)), Deadline: inside(ctx, until), Absent: f.absent}
 	return workflow.ExecuteActivity(shortWait(ctx, until, "start "+roles[0]+"s"), clients.Start, in)
 }
 

@@ -232,7 +232,17 @@ func (w *world) Start(ctx context.Context, in activities.ClientsInput) (activiti
 	if w.fenced && w.cluster == "east" || w.closed && w.cluster == "east" {
 		w.t.Error("clients were started behind a fence")
 	}
-	return w.clients(ctx, in, "run")
+	out, err := w.clients(ctx, in, "run")
+	for _, o := range w.unknown {
+		if client, _, _ := strings.Cut(o.Name, "/"); err != nil || !slices.ContainsFunc(in.Clients, func(c runbooks.Client) bool { return c.Name == client }) {
+			continue
+		}
+		if !slices.Contains(in.Absent, o.Name) {
+			return out, final(activities.TypeNotReady, o.Name+" does not run")
+		}
+		out.Absent = append(out.Absent, o)
+	}
+	return out, err
 }
 
 func (w *world) clients(ctx context.Context, in activities.ClientsInput, what string) (activities.ClientsResult, error) {

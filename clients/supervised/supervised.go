@@ -42,7 +42,8 @@ type State struct {
 }
 
 // Progress is how far all of them are. Waiting is empty when all is done; its names are client/instance, or the client
-// where an instance has no name. Killed are client/instance, with why (P36).
+// where an instance has no name. Those that discovery does not know, or knows no longer, are Unclear: nobody can tell whether
+// they will ever say anything. The others are Pending. Killed are client/instance, with why (P36).
 type Progress struct {
 	Clients []State
 	Waiting []replication.Outcome
@@ -141,7 +142,7 @@ func judgeStopped(_ int64, client runbooks.Client, s consul.ClientState) Progres
 	vanished := vanished(client, s)
 	p.Waiting = append(p.Waiting, vanished...)
 	if known := len(s.Instances) + len(vanished); known < client.Supervised.Instances {
-		p.Waiting = append(p.Waiting, waiting(client.Name,
+		p.Waiting = append(p.Waiting, unknown(client.Name,
 			"the runbook expects %d instances, discovery knows %d (%s): one that it does not know may still run",
 			client.Supervised.Instances, known, strings.Join(slices.Sorted(maps.Keys(s.Instances)), ", ")))
 	}
@@ -167,9 +168,11 @@ func judgeRunning(epoch int64, client runbooks.Client, s consul.ClientState) Pro
 		}
 	}
 	if len(s.Instances) < client.Supervised.Instances {
-		p.Waiting = append(p.Waiting, vanished(client, s)...)
-		p.Waiting = append(p.Waiting, waiting(client.Name, "the runbook expects %d instances, discovery knows %d",
-			client.Supervised.Instances, len(s.Instances)))
+		gone := vanished(client, s)
+		p.Waiting = append(p.Waiting, gone...)
+		if known := len(s.Instances) + len(gone); known < client.Supervised.Instances {
+			p.Waiting = append(p.Waiting, unknown(client.Name, "the runbook expects %d instances, discovery knows %d", client.Supervised.Instances, known))
+		}
 	}
 	return p
 }
@@ -189,8 +192,7 @@ func vanished(client runbooks.Client, s consul.ClientState) []replication.Outcom
 	var gone []replication.Outcome
 	for _, id := range slices.Sorted(maps.Keys(s.Seen)) {
 		if _, there := s.Instances[id]; !there {
-			gone = append(gone, replication.Outcome{Name: client.Name + "/" + id, Status: replication.Unclear,
-				Reason: "vanished from discovery; its process may still run: look on host " + s.Seen[id]})
+			gone = append(gone, unknown(client.Name+"/"+id, "vanished from discovery; its process may still run: look on host %s", s.Seen[id]))
 		}
 	}
 	return gone
@@ -209,4 +211,8 @@ func describe(i consul.Instance) string {
 
 func waiting(name, format string, args ...any) replication.Outcome {
 	return replication.Outcome{Name: name, Status: replication.Pending, Reason: fmt.Sprintf(format, args...)}
+}
+
+func unknown(name, format string, args ...any) replication.Outcome {
+	return replication.Outcome{Name: name, Status: replication.Unclear, Reason: fmt.Sprintf(format, args...)}
 }

@@ -65,6 +65,11 @@ func TestP22_OnlyStoppedCounts(t *testing.T) {
 	require.Equal(t, replication.Unclear, p.Waiting[0].Status)
 	require.Contains(t, p.Waiting[0].Reason, "h2")
 
+	running, err := c.Running(t.Context(), 7, checkout)
+	require.NoError(t, err)
+	require.Equal(t, []string{"checkout/a", "checkout/b", "checkout"}, names(running.Waiting), "by the same name when it is to start; desired is stop")
+	require.Equal(t, replication.Unclear, running.Waiting[1].Status)
+
 	changed, err = c.Stop(t.Context(), 7, checkout) // a retry after a crash still knows who was there
 	require.NoError(t, err)
 	require.False(t, changed)
@@ -99,7 +104,15 @@ func TestP22_FewerThanExpectedIsNotStopped(t *testing.T) {
 	p, err := c.Stopped(t.Context(), 7, checkout)
 	require.NoError(t, err)
 	require.Equal(t, []string{"checkout"}, names(p.Waiting))
+	require.Equal(t, replication.Unclear, p.Waiting[0].Status, "it may never say anything")
 	require.Contains(t, p.Waiting[0].Reason, "expects 2 instances, discovery knows 1 (a)")
+	_, err = c.Start(t.Context(), 7, checkout)
+	require.NoError(t, err)
+	s.Put(keyA, runA)
+	p, err = c.Running(t.Context(), 7, checkout)
+	require.NoError(t, err)
+	require.Equal(t, []string{"checkout"}, names(p.Waiting), "by the same name when it is to start")
+	require.Equal(t, replication.Unclear, p.Waiting[0].Status)
 }
 
 func TestP36_AKilledInstanceIsNamed(t *testing.T) {

@@ -165,7 +165,7 @@ func (v *Vault) CopyTo(ctx context.Context, from string, there *Vault, to string
 	if equal(source, target) {
 		return false, nil
 	}
-	err = there.do(ctx, func() error {
+	err = there.do(ctx, "write secret "+to, func() error {
 		mount, path, err := split(to)
 		if err != nil {
 			return err
@@ -194,7 +194,7 @@ func (v *Vault) read(ctx context.Context, ref string) (data map[string]any, vers
 		return nil, 0, err
 	}
 	doing := "read secret " + ref + " in Vault at " + v.cfg.Address
-	err = v.do(ctx, func() error {
+	err = v.do(ctx, "read secret "+ref, func() error {
 		kv, err := v.client.KVv2(mount).Get(ctx, path)
 		if err != nil {
 			return translate(doing, reads, err)
@@ -211,10 +211,10 @@ func (v *Vault) read(ctx context.Context, ref string) (data map[string]any, vers
 }
 
 // do runs one request with a token, and once more with a new one if the token turns out to be lost.
-func (v *Vault) do(ctx context.Context, request func() error) error {
+func (v *Vault) do(ctx context.Context, what string, request func() error) error {
 	s, err := v.session(ctx)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	err = request()
 	if !errors.Is(err, fault.ErrDenied) && !errors.Is(err, fault.ErrUnauthenticated) {

@@ -18,6 +18,7 @@ import (
 
 // ConsulConfig says where the lab's Consul listens and keeps its state.
 type ConsulConfig struct {
+	Name    string // of the process; consul when empty
 	Program string // see Build
 	Dir     string
 	Log     string
@@ -77,7 +78,7 @@ func Consul(c ConsulConfig) (tree.Spec, error) {
 		return tree.Spec{}, fmt.Errorf("start Consul: %w", err)
 	}
 	return tree.Spec{
-		Name: "consul", Path: c.Program, Args: []string{"agent", "-config-file", file}, Dir: c.Dir, Log: c.Log, Grace: 5 * time.Second,
+		Name: cmp.Or(c.Name, "consul"), Path: c.Program, Args: []string{"agent", "-config-file", file}, Dir: c.Dir, Log: c.Log, Grace: 5 * time.Second,
 		Ready: func(ctx context.Context) error { return c.ready(ctx) },
 	}, nil
 }

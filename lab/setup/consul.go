@@ -23,14 +23,17 @@ func (l *Lab) parts() []string {
 	return parts
 }
 
-func (l *Lab) consulConfig(program string) servers.ConsulConfig {
-	inner, listen := l.state.Ports["consul-inner"], ""
-	if l.state.Hosts["consul"] != "" { // others reach it by the name of its host
+// everyConsul are the names of the lab's Consuls, the one that counts first.
+func (l *Lab) everyConsul() []string { return l.with(everywhereConsul, regionalConsul) }
+
+func (l *Lab) consulConfig(name string) servers.ConsulConfig {
+	inner, listen := l.state.Ports[name+"-inner"], ""
+	if l.state.Hosts[name] != "" { // others reach it by the name of its host
 		listen = "0.0.0.0"
 	}
 	return servers.ConsulConfig{
-		Host: l.state.Hosts["consul"], Listen: listen, Data: l.state.Data["consul"],
-		Program: program, Dir: l.path("consul"), Log: l.log("consul"), Port: l.state.Ports["consul"][0],
+		Host: l.state.Hosts[name], Listen: listen, Data: l.state.Data[name],
+		Name: name, Program: l.programs.Consul, Dir: l.path(name), Log: l.log(name), Port: l.state.Ports[name][0],
 		Inner: [2]int{inner[0], inner[1]}, Manager: l.secrets.token("consul/manager"),
 		CAFile: l.certs.ca, CertFile: l.certs.cert, KeyFile: l.certs.key,
 	}
@@ -39,11 +42,14 @@ func (l *Lab) consulConfig(program string) servers.ConsulConfig {
 func (l *Lab) consulToken(part string) secret.Value { return l.secrets.token("consul/" + part) }
 
 // Consul is Consul's API with the token that may do everything, which the lab alone has.
-func (l *Lab) Consul() (*api.Client, error) { return l.consulConfig("").Client() }
+func (l *Lab) Consul() (*api.Client, error) { return l.consulConfig(everywhereConsul).Client() }
 
-// provisionConsul makes a policy and a token for each part, and the keys of each workload where there are none yet.
-func (l *Lab) provisionConsul(ctx context.Context) error {
-	consul, err := l.Consul()
+// provisionConsul fills the Consul that counts.
+func (l *Lab) provisionConsul(ctx context.Context) error { return l.fillConsul(ctx, everywhereConsul) }
+
+// fillConsul makes a policy and a token for each part, and the keys of each workload where there are none yet.
+func (l *Lab) fillConsul(ctx context.Context, name string) error {
+	consul, err := l.consulConfig(name).Client()
 	if err != nil {
 		return fmt.Errorf("provision Consul: %w", err)
 	}

@@ -112,7 +112,7 @@ func (l *Lab) WriteFiles() error {
 			return err
 		}
 	}
-	if _, err := l.consulConfig("").WriteSettings(); err != nil {
+	if _, err := l.consulConfig(everywhereConsul).WriteSettings(); err != nil {
 		return err
 	}
 	for _, cluster := range Clusters {

@@ -40,6 +40,9 @@ type Options struct {
 	WorkerEnv  []string
 	// WithoutWorker and WithoutClients leave them out.
 	WithoutWorker, WithoutClients bool
+	// Regional gives the region of east a Consul and a Vault of its own, consul-east and vault-east. That Consul is an entry of
+	// each runbook that is not required, and that Vault alone has Switchback's own login to east, and its token there.
+	Regional bool
 	// Canary is put into every password that the lab makes up, so that a test can look for it where no secret may be.
 	Canary string
 	// EditRunbook changes each runbook before its file is first written.

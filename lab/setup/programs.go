@@ -68,6 +68,12 @@ func (l *Lab) writeWorkerSettings() (file string, err error) {
 		},
 		"log": map[string]any{"level": "info"},
 	}
+	if l.regional() {
+		settings["vaults"] = []map[string]any{{
+			"prefix": mount + "/" + Clusters[0], "address": l.url(regionalVault), "roleIdFile": part.RoleIDFile, "secretIdFile": part.SecretIDFile,
+			"tls": map[string]any{"ca": l.CA()},
+		}}
+	}
 	data, err := yaml.Marshal(settings)
 	if err != nil {
 		return "", fmt.Errorf("write the worker's settings: %w", err)

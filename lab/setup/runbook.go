@@ -84,6 +84,11 @@ func (l *Lab) runbook(w Workload) runbooks.Runbook {
 			Credentials: runbooks.SecretRef{Vault: strings.Join([]string{mount, cluster, switchback}, "/")},
 		}
 	}
+	if l.regional() {
+		r.Discovery = append(r.Discovery, runbooks.Discovery{Consul: runbooks.Consul{
+			Address: l.url(regionalConsul), Token: runbooks.SecretRef{Vault: mount + "/" + regionalToken}, Prefix: Prefix(w.Name), CA: l.CA(),
+		}})
+	}
 	for _, c := range w.Clients {
 		client := runbooks.Client{
 			Name: c.Name, Role: c.Role, Principal: "User:" + c.Name, Supervised: &runbooks.Supervised{Instances: c.Instances},

@@ -149,17 +149,13 @@ func (l *Lab) build(ctx context.Context) error {
 // start brings the servers up side by side, each followed by what belongs into it, and then those that use them.
 func (l *Lab) start(ctx context.Context) error {
 	kafkas := make([]tree.Spec, len(Clusters))
-	var errs [6]error
+	var errs [4]error
 	for i, cluster := range Clusters {
 		kafkas[i], errs[i] = l.serve("kafka", cluster, l.kafkaConfig(cluster), servers.Answers(l.ControlURL(cluster)+"/health"))
 	}
-	var vault, link, consul tree.Spec
-	vault, errs[2] = l.serve("vault", "vault", servers.VaultConfig{
-		Address: l.state.address("vault"), Dir: l.path("vault"), CertFile: l.certs.cert, KeyFile: l.certs.key,
-	}, servers.AnswersOver(l.http, l.VaultURL()+"/v1/sys/health"))
-	link, errs[3] = l.serve("link", "link", l.linkConfig(), l.linkAnswers)
-	consul, errs[4] = servers.Consul(l.consulConfig(l.programs.Consul))
-	errs[5] = l.writeSecrets() // on disk before the first server learns one
+	var link tree.Spec
+	link, errs[2] = l.serve("link", "link", l.linkConfig(), l.linkAnswers)
+	errs[3] = l.writeSecrets() // on disk before the first server learns one
 	if err := errors.Join(errs[:]...); err != nil {
 		return err
 	}
@@ -168,12 +164,12 @@ func (l *Lab) start(ctx context.Context) error {
 	}
 	g, started := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.tree.Start(started, servers.Temporal(l.temporalConfig())) })
-	g.Go(func() error {
-		return inOrder(started, l.starts(consul), l.provisionConsul)
-	})
-	g.Go(func() error {
-		return inOrder(started, l.starts(vault), l.provisionVault)
-	})
+	for _, name := range l.everyConsul() {
+		g.Go(func() error { return l.startConsul(started, name) })
+	}
+	for _, name := range l.everyVault() {
+		g.Go(func() error { return l.startVault(started, name) })
+	}
 	startKafkas, startLink := l.starts(kafkas...), []func(context.Context) error{l.starts(link), l.provisionLink}
 	if l.options.Kafka == Apache {
 		startKafkas = l.startApache
@@ -191,6 +187,30 @@ func (l *Lab) start(ctx context.Context) error {
 		return err
 	}
 	return l.startPrograms(ctx)
+}
+
+func (l *Lab) startConsul(ctx context.Context, name string) error {
+	spec, err := servers.Consul(l.consulConfig(name))
+	if err != nil {
+		return err
+	}
+	if err := l.tree.Start(ctx, spec); err != nil {
+		return err
+	}
+	return l.fillConsul(ctx, name)
+}
+
+func (l *Lab) startVault(ctx context.Context, name string) error {
+	spec, err := l.serve("vault", name, servers.VaultConfig{
+		Address: l.state.address(name), Dir: l.path(name), CertFile: l.certs.cert, KeyFile: l.certs.key,
+	}, servers.AnswersOver(l.http, l.url(name)+"/v1/sys/health"))
+	if err != nil {
+		return err
+	}
+	if err := l.tree.Start(ctx, spec); err != nil {
+		return err
+	}
+	return l.fillVault(ctx, name)
 }
 
 // writeSecrets makes up what is not there yet, keeps it, and then writes the files that people and parts log in with.

@@ -88,6 +88,11 @@ func openState(ctx context.Context, dir string, o Options) (State, error) {
 			count int
 		}{name, count})
 	}
+	if o.Regional {
+		listens(regionalConsul, 1)
+		listens(regionalConsul+"-inner", 2)
+		listens(regionalVault, 1)
+	}
 	for _, cluster := range Clusters {
 		listens(cluster, o.Brokers)
 		if o.Kafka == Apache {

@@ -20,12 +20,17 @@ import (
 const mount = "kafka"
 
 // Vault is Vault's API with the root token, which the lab alone has.
-func (l *Lab) Vault() (*api.Client, error) {
-	keys, err := servers.ReadVaultKeys(l.path("vault"))
+func (l *Lab) Vault() (*api.Client, error) { return l.vaultAt(everywhereVault) }
+
+// everyVault are the names of the lab's Vaults, the one that clients use first.
+func (l *Lab) everyVault() []string { return l.with(everywhereVault, regionalVault) }
+
+func (l *Lab) vaultAt(name string) (*api.Client, error) {
+	keys, err := servers.ReadVaultKeys(l.path(name))
 	if err != nil {
 		return nil, err
 	}
-	client, err := api.NewClient(&api.Config{Address: l.VaultURL(), HttpClient: l.certs.http(), Timeout: 10 * time.Second, MaxRetries: 5})
+	client, err := api.NewClient(&api.Config{Address: l.url(name), HttpClient: l.certs.http(), Timeout: 10 * time.Second, MaxRetries: 5})
 	if err != nil {
 		return nil, err
 	}
@@ -33,9 +38,12 @@ func (l *Lab) Vault() (*api.Client, error) {
 	return client, nil
 }
 
-// provisionVault makes mount, secrets, and for each part a policy and an AppRole with its files.
-func (l *Lab) provisionVault(ctx context.Context) error {
-	vault, err := l.Vault()
+// provisionVault fills the Vault that clients use.
+func (l *Lab) provisionVault(ctx context.Context) error { return l.fillVault(ctx, everywhereVault) }
+
+// fillVault makes mount, secrets, and for each part a policy and an AppRole with its files.
+func (l *Lab) fillVault(ctx context.Context, name string) error {
+	vault, err := l.vaultAt(name)
 	if err != nil {
 		return fmt.Errorf("provision Vault: %w", err)
 	}
@@ -47,6 +55,9 @@ func (l *Lab) provisionVault(ctx context.Context) error {
 		}
 	}
 	for path, data := range l.vaultSecrets() {
+		if !l.standsIn(name, path) {
+			continue
+		}
 		if err := putSecret(ctx, vault, path, data); err != nil {
 			return fmt.Errorf("provision Vault: %w", err)
 		}
@@ -81,6 +92,9 @@ func (l *Lab) vaultSecrets() map[string]map[string]secret.Value {
 			login(cluster+"/"+c.Name, l.login(cluster, c.Name))
 		}
 	}
+	if l.regional() {
+		all[regionalToken] = map[string]secret.Value{"token": l.consulToken(workerPart)}
+	}
 	for _, part := range l.parts() {
 		all["consul/"+part] = map[string]secret.Value{"token": l.consulToken(part)}
 	}
@@ -91,6 +105,9 @@ func (l *Lab) vaultSecrets() map[string]map[string]secret.Value {
 func (l *Lab) readable() map[string][]string {
 	all := map[string][]string{}
 	worker := []string{"consul/" + workerPart}
+	if l.regional() {
+		worker = append(worker, regionalToken)
+	}
 	for _, cluster := range Clusters {
 		worker = append(worker, cluster+"/switchback", cluster+"/link-rest", cluster+"/"+connectSecret)
 		for _, user := range l.mirrorUsers() {

@@ -16,17 +16,22 @@ import (
 	"switchback/workflows"
 )
 
-// Lose kills every broker of a cluster with SIGKILL, and says when the last one was gone.
+// Lose kills every broker of a cluster with SIGKILL, and the Consul and Vault of its region where it has them, and says when
+// the last one was gone.
 func (s *Story) Lose(cluster string) (gone time.Time, err error) {
-	for _, broker := range s.Lab.BrokerProcesses(cluster) {
-		err = errors.Join(err, s.Lab.Kill(broker))
+	for _, process := range s.region(cluster) {
+		err = errors.Join(err, s.Lab.Kill(process))
 	}
 	return time.Now(), err
 }
 
-// BringBack starts the brokers of a cluster again, with all that they had.
+func (s *Story) region(cluster string) []string {
+	return append(s.Lab.BrokerProcesses(cluster), s.Lab.RegionProcesses(cluster)...)
+}
+
+// BringBack starts again, with all that it had, what Lose killed.
 func (s *Story) BringBack(ctx context.Context, cluster string) error {
-	brokers := s.Lab.BrokerProcesses(cluster)
+	brokers := s.region(cluster)
 	ends := make(chan error, len(brokers))
 	for _, broker := range brokers { // side by side: one that waits for the others is not ready before them
 		go func() { ends <- s.Lab.StartAgain(ctx, broker) }()
