@@ -27,6 +27,8 @@ type fakeLink struct {
 	prefix  string
 	seals   bool // an ACL is its seal, and a stop can be taken back
 	patched map[replication.Partition]int64
+	passes  atomic.Int32 // of translations
+	unknown string       // why no offset can be translated; empty where all can
 	mu      sync.Mutex
 
 	now      replication.Syncs
@@ -172,9 +174,13 @@ func (l *fakeLink) Denials(what replication.Denial, names []string) (list []repl
 }
 
 func (l *fakeLink) Translate(_ context.Context, groups []replication.GroupOffsets) ([]replication.GroupOffsets, error) {
+	l.passes.Add(1)
 	for _, g := range groups {
 		for i := range g.Offsets {
 			g.Offsets[i].Target, g.Offsets[i].Proof = g.Offsets[i].Source, replication.ProofExact
+			if l.unknown != "" {
+				g.Offsets[i].Target, g.Offsets[i].Proof = replication.Unknown, l.unknown
+			}
 		}
 	}
 	return groups, nil

@@ -96,7 +96,7 @@ func (a *Groups) HandOver(ctx context.Context, in HandOverInput) (out HandOverRe
 	if err := r.records.put(wctx, entries); err != nil {
 		return out, wrap("record the offsets", err)
 	}
-	slices.Sort(out.Deviations)
+	out.Deviations = foldDeviations(out.Deviations)
 	out.Changed, out.Groups = true, len(groups)
 	out.Text = fmt.Sprintf("%d groups closed on %s and %d offsets written on %s, %d of them exact, all read back and equal",
 		out.Groups, in.Route.From.Name, out.Offsets, in.Route.To.Name, out.Exact)

@@ -66,6 +66,17 @@ func read(t *testing.T) *world {
 	return w
 }
 
+// Where nothing tells where a group goes on, the runbook does, and the run says so: it does not go back for it.
+func TestHandOverWithoutATranslation(t *testing.T) {
+	t.Parallel()
+	w := read(t)
+	w.link.unknown = "no checkpoint"
+	out, err := w.handOver(soon())
+	require.NoError(t, err)
+	require.Contains(t, out.Deviations, "group billing, orders-0: no checkpoint: set to the start, as the runbook says")
+	require.Equal(t, map[replication.Partition]int64{at("orders", 0): 0, at("orders", 1): 0}, w.committed("west", "billing"))
+}
+
 func TestHandOver(t *testing.T) {
 	t.Parallel()
 	w := read(t)

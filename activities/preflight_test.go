@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -179,6 +180,18 @@ func TestABatchingMirrorIsNoProblem(t *testing.T) {
 	out := w.preflight()
 	require.Empty(t, found(out, "drain", LevelProblem))
 	require.NotEmpty(t, found(out, "drain", LevelOK))
+}
+
+// A thousand groups cost what one does: their offsets are translated together.
+func TestPreflightTranslatesAllGroupsInOnePass(t *testing.T) {
+	t.Parallel()
+	w := calm(t)
+	w.fill("orders", 0, 5)
+	for i := range 20 {
+		w.commit("east", fmt.Sprintf("billing-%d", i), map[replication.Partition]int64{at("orders", 0): int64(i % 5)})
+	}
+	w.preflight(func(in *PreflightInput) { in.Runbook.Groups.Include = []string{"billing*"} })
+	require.EqualValues(t, 1, w.link.passes.Load())
 }
 
 func TestPreflightWithAClusterOutOfReach(t *testing.T) {

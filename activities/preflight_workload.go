@@ -88,18 +88,20 @@ func groupsAreReady(ctx context.Context, s *survey) error {
 		s.warn("groups", "no consumer group of "+s.in.Route.From.Name+" matches the runbook's patterns", "fine if nobody consumes; else correct groups.include")
 		return nil
 	}
+	var plain []string
 	for _, g := range s.groups {
 		if g.Opaque {
 			bad++
 			s.problem("groups", fmt.Sprintf("group %s is a %s group, whose state cannot be handed over", g.Name, g.Type), "exclude it from the runbook")
 			continue
 		}
-		n, err := s.groupFresh(ctx, g.Name)
-		if err != nil {
-			return err
-		}
-		bad += n
+		plain = append(plain, g.Name)
 	}
+	n, err := s.groupsFresh(ctx, plain)
+	if err != nil {
+		return err
+	}
+	bad += n
 	if s.status.Syncs.Offsets.Enabled {
 		for _, o := range s.r.link.Synced(s.status.Syncs, names) {
 			if o.Status != replication.OK {
@@ -129,52 +131,44 @@ func (s *survey) aliveThere(ctx context.Context) (bad int, err error) {
 	return bad, nil
 }
 
-// groupFresh compares a group's commits on both clusters: those on the target come from the sync, and are behind or
+// groupsFresh compares the groups' commits on both clusters: those on the target come from the sync, and are behind or
 // equal. Higher ones were made by somebody else.
-func (s *survey) groupFresh(ctx context.Context, group string) (bad int, err error) {
-	var from, to map[replication.Partition]int64
-	err = sideBySide(
-		func() (err error) { from, err = s.r.from.Committed(ctx, group); return err },
-		func() (err error) { to, err = s.r.to.Committed(ctx, group); return err },
-	)
-	if err != nil {
-		return 0, wrap("read offsets of group "+group, err)
-	}
-	read := replication.Committed(from, s.ends[s.in.Route.From.Name], s.reads(group)...)
-	expected, err := s.expected(ctx, group, read)
+func (s *survey) groupsFresh(ctx context.Context, groups []string) (bad int, err error) {
+	to := make([]map[replication.Partition]int64, len(groups))
+	err = each(groups, func(i int, group string) (err error) {
+		to[i], err = s.r.to.Committed(ctx, group)
+		return wrap("read offsets of group "+group, err)
+	})
 	if err != nil {
 		return 0, err
 	}
-	holds := map[replication.Partition]bool{}
-	for _, e := range s.ends[s.in.Route.From.Name] {
-		holds[e.Partition] = e.HighWatermark != e.Start
+	from, expected, err := s.expected(ctx, groups)
+	if err != nil {
+		return 0, err
 	}
-	without := 0
-	for _, t := range read {
-		if t.Source == replication.Unknown && holds[t.Partition] {
-			without++
+	var again []string // the sync may have brought what was committed since the source was read
+	for i, group := range groups {
+		if without := s.withoutCommit(from[i]); without > 0 {
+			s.warn("groups", fmt.Sprintf("group %s has no commit on %d partitions that hold records; it goes on there at the %s offset", group, without, s.in.Runbook.Groups.WithoutCommit),
+				"set groups.withoutCommit in the runbook if that is not what the consumers expect")
+		}
+		if _, found := beyond(expected[i], to[i]); found {
+			again = append(again, group)
 		}
 	}
-	if without > 0 {
-		s.warn("groups", fmt.Sprintf("group %s has no commit on %d partitions that hold records; it goes on there at the %s offset", group, without, s.in.Runbook.Groups.WithoutCommit),
-			"set groups.withoutCommit in the runbook if that is not what the consumers expect")
+	from, expected, err = s.expected(ctx, again)
+	if err != nil {
+		return 0, err
 	}
-	beyond := func(p replication.Partition) bool { mine, ok := expected[p]; return ok && to[p] > mine }
-	for p, at := range to {
-		if !beyond(p) {
+	for i, group := range again { // those who are beyond even now are not synced
+		held := to[slices.Index(groups, group)]
+		p, found := beyond(expected[i], held)
+		if !found {
 			continue
 		}
-		// The sync may have brought what was committed since the source was read: those who are beyond even now are not synced.
-		if from, err = s.r.from.Committed(ctx, group); err != nil {
-			return 0, wrap("read offsets of group "+group, err)
-		}
-		if expected, err = s.expected(ctx, group, replication.Committed(from, s.ends[s.in.Route.From.Name])); err != nil {
-			return 0, err
-		}
-		if !beyond(p) {
-			continue
-		}
-		means := fmt.Sprintf("group %s has a commit %d for %s on %s, beyond %d, where %d on %s is there", group, at, p.Name(), s.in.Route.To.Name, expected[p], from[p], s.in.Route.From.Name)
+		bad++
+		at := slices.IndexFunc(from[i], func(t replication.Translated) bool { return t.Partition == p })
+		means := fmt.Sprintf("group %s has a commit %d for %s on %s, beyond %d, where %d on %s is there", group, held[p], p.Name(), s.in.Route.To.Name, expected[i][p], from[i][at].Source, s.in.Route.From.Name)
 		if s.in.Route.Link.MirrorMaker != nil { // whose sync never moves a group back, so that this may be of older days (P29)
 			s.warn("groups", means+"; offset sync never moves a group back, the run does, and says so",
 				"a group is unique over both clusters: if nobody has set it back on "+s.in.Route.From.Name+", find out who uses that name there")
@@ -182,30 +176,65 @@ func (s *survey) groupFresh(ctx context.Context, group string) (bad int, err err
 			s.problem("groups", means+": no sync made it",
 				"a group is unique over both clusters: find out who uses that name there; if the group was set back on the source, wait for one cycle of the offset sync")
 		}
-		return 1, nil
 	}
-	return 0, nil
+	return bad, nil
 }
 
-// expected is where the group's commits on the source lie on the target. What cannot be translated is left out.
-func (s *survey) expected(ctx context.Context, group string, committed []replication.Translated) (map[replication.Partition]int64, error) {
-	there, err := s.r.link.Translate(ctx, []replication.GroupOffsets{{Group: group, Offsets: committed}})
-	if err != nil {
-		return nil, wrap("translate the offsets of group "+group, err)
+// beyond finds a partition, the first by name, for which the target holds more than is expected.
+func beyond(expected, held map[replication.Partition]int64) (first replication.Partition, found bool) {
+	for p, at := range held {
+		if mine, ok := expected[p]; ok && at > mine && (!found || p.Name() < first.Name()) {
+			first, found = p, true
+		}
 	}
-	at := map[replication.Partition]int64{}
-	for _, g := range there {
+	return first, found
+}
+
+// withoutCommit counts the partitions that hold records and that a group has not committed.
+func (s *survey) withoutCommit(read []replication.Translated) (count int) {
+	holds := map[replication.Partition]bool{}
+	for _, e := range s.ends[s.in.Route.From.Name] {
+		holds[e.Partition] = e.HighWatermark != e.Start
+	}
+	for _, t := range read {
+		if t.Source == replication.Unknown && holds[t.Partition] {
+			count++
+		}
+	}
+	return count
+}
+
+// expected is where the groups stand on the source, and where that lies on the target, all in one pass. What cannot be
+// translated exactly is left out.
+func (s *survey) expected(ctx context.Context, groups []string) (from [][]replication.Translated, at []map[replication.Partition]int64, err error) {
+	if len(groups) == 0 {
+		return nil, nil, nil
+	}
+	from, at = make([][]replication.Translated, len(groups)), make([]map[replication.Partition]int64, len(groups))
+	stand, read := make([]replication.GroupOffsets, len(groups)), reads(s.groups)
+	err = each(groups, func(i int, group string) error {
+		committed, err := s.r.from.Committed(ctx, group)
+		from[i] = replication.Committed(committed, s.ends[s.in.Route.From.Name], read[group]...)
+		stand[i] = replication.GroupOffsets{Group: group, Offsets: from[i]}
+		return wrap("read offsets of group "+group, err)
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	there, err := s.r.link.Translate(ctx, stand)
+	if err != nil {
+		return nil, nil, wrap("translate the offsets of the groups", err)
+	}
+	for i, g := range there {
+		at[i] = map[replication.Partition]int64{}
 		for _, t := range g.Offsets {
 			if t.Source != replication.Unknown && t.Target != replication.Unknown && t.Proof == replication.ProofExact {
-				at[t.Partition] = t.Target
+				at[i][t.Partition] = t.Target
 			}
 		}
 	}
-	return at, nil
+	return from, at, nil
 }
-
-// reads are the topics that the group's members subscribe to.
-func (s *survey) reads(group string) []string { return reads(s.groups)[group] }
 
 // The rate of the mirror is measured over sampleTime: shorter samples of a mirror that fetches in batches jump. One that
 // seems to stand still is given sampleMost before that is believed.

@@ -49,7 +49,8 @@ func (t Translated) without() string {
 }
 
 // Place puts translated offsets into the range of the target's logs: never beyond the high watermark, never below the
-// log start. What was moved, and what had no commit, says so in its Proof. An unknown range is an error of kind
+// log start. What was moved, and what had no commit or has no translation, says so in its Proof; of the latter two the
+// runbook decides. An unknown range, and a translation that is missing without a word, are errors of kind
 // fault.ErrNotReady, because unknown is not zero.
 func Place(translated []Translated, target []Ends, withoutCommit string) ([]Translated, error) {
 	ends := make(map[Partition]Ends, len(target))
@@ -63,14 +64,17 @@ func Place(translated []Translated, target []Ends, withoutCommit string) ([]Tran
 			return nil, fmt.Errorf("the range of %s on the target is unknown: %w", t.Name(), fault.ErrNotReady)
 		}
 		switch {
-		case t.Source == Unknown && e.Start == e.HighWatermark:
-			t.Target, t.Proof = e.HighWatermark, ProofExact // an empty partition: its start is its end
-		case t.Source == Unknown && withoutCommit == WithoutCommitLatest:
-			t.Target, t.Proof = e.HighWatermark, t.without()+": set to the end, as the runbook says"
-		case t.Source == Unknown:
-			t.Target, t.Proof = e.Start, t.without()+": set to the start, as the runbook says"
-		case t.Target == Unknown:
+		case t.Target == Unknown && t.Source != Unknown && t.Proof == "":
 			return nil, fmt.Errorf("no translation for %s at source offset %d: %w", t.Name(), t.Source, fault.ErrNotReady)
+		case t.Target != Unknown && t.Source != Unknown: // known
+		case e.Start == e.HighWatermark:
+			t.Target, t.Proof = e.HighWatermark, ProofExact // an empty partition: its start is its end
+		case withoutCommit == WithoutCommitLatest:
+			t.Target, t.Proof = e.HighWatermark, t.without()+": set to the end, as the runbook says"
+		default:
+			t.Target, t.Proof = e.Start, t.without()+": set to the start, as the runbook says"
+		}
+		switch {
 		case t.Target > e.HighWatermark:
 			t.Proof = fmt.Sprintf("clamped from %d down to the end %d", t.Target, e.HighWatermark)
 			t.Target = e.HighWatermark

@@ -2,6 +2,7 @@ package replication
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"switchback/internal/fault"
@@ -53,11 +54,18 @@ func TestPlace(t *testing.T) {
 		"no commit, earliest":          {Unknown, Unknown, 2, 9, WithoutCommitEarliest, 2, "no commit: set to the start, as the runbook says"},
 		"no commit, latest":            {Unknown, Unknown, 2, 9, WithoutCommitLatest, 9, "no commit: set to the end, as the runbook says"},
 		"no commit, no policy":         {Unknown, Unknown, 2, 9, "", 2, "no commit: set to the start, as the runbook says"},
+		"no translation":               {3, Unknown, 2, 9, WithoutCommitEarliest, 2, "no checkpoint: set to the start, as the runbook says"},
+		"no translation, latest":       {3, Unknown, 2, 9, WithoutCommitLatest, 9, "no checkpoint: set to the end, as the runbook says"},
+		"no checkpoint, source dead":   {Unknown, Unknown, 2, 9, WithoutCommitEarliest, 2, "no checkpoint: set to the start, as the runbook says"},
 		"no commit, nothing to read":   {Unknown, Unknown, 4, 4, WithoutCommitEarliest, 4, ProofExact},
 		"a commit on an emptied topic": {3, 3, 7, 7, WithoutCommitEarliest, 7, "moved from 3 up to the log start 7: what lay between has expired"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := Place([]Translated{{Partition: p, Source: tc.source, Target: tc.target, Proof: ProofExact}},
+			proof := ProofExact
+			if strings.HasPrefix(tc.proof, "no checkpoint") {
+				proof = "no checkpoint"
+			}
+			got, err := Place([]Translated{{Partition: p, Source: tc.source, Target: tc.target, Proof: proof}},
 				[]Ends{{Partition: p, Start: tc.start, HighWatermark: tc.end}}, tc.policy)
 			if err != nil || len(got) != 1 || got[0].Target != tc.want || got[0].Proof != tc.proof {
 				t.Fatalf("got %+v, %v; want %d, %q", got, err, tc.want, tc.proof)

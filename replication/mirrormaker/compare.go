@@ -77,6 +77,7 @@ type alignment struct {
 	expired     int   // highest source index that the target had and that its retention took, or nobody
 	perhaps     int   // what identical records leave open: the target may go as far as this; otherwise as reached
 	unlike      bool  // the broker stamped the target's records: times were not compared
+	compacted   bool  // the source may lack records that a later one with their key has superseded, and the target may have them
 }
 
 type identity struct {

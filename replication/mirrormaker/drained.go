@@ -80,5 +80,9 @@ func (c Comparer) Drained(ctx context.Context, source []replication.Ends) ([]rep
 // compacted says whether a topic of the target may lose records that have been superseded. Unknown is no.
 func (c Comparer) compacted(ctx context.Context, topic string) bool {
 	configs, err := c.To.TopicConfigs(ctx, []string{topic})
-	return err == nil && strings.Contains(configs[topic]["cleanup.policy"], "compact")
+	return err == nil && compacts(configs[topic])
+}
+
+func compacts(config map[string]string) bool {
+	return strings.Contains(config["cleanup.policy"], "compact")
 }

@@ -34,7 +34,8 @@ func (p place) exact() bool { return p.found && p.again == 0 && p.ahead == 0 && 
 // places finds positions: offsets of the source, in any order.
 //
 // With replays, the result is the last offset of the target after which each record at or beyond the position still
-// occurs (P33). A record of the target that is nobody's is never jumped over once the position is reached.
+// occurs (P33). A record of the target that is nobody's is never jumped over once the position is reached, unless the
+// source's compaction explains it: a group that had gone on there would not have met it either.
 func (a *alignment) places(positions []int64) []place {
 	n, m := len(a.source), len(a.target)
 	least := make([]int, n+1) // by source index: the first of the last occurrences of it and all after it
@@ -61,9 +62,14 @@ func (a *alignment) places(positions []int64) []place {
 	}
 	open := make([]int, m+1) // by target index: the next record that is nobody's
 	open[m] = m
+	gone, inOrder := a.explained()
+	left := make([]int, m+1) // how many of what is explained lie ahead
 	for j := m - 1; j >= 0; j-- {
-		open[j] = open[j+1]
-		if a.of[j] == nobody {
+		open[j], left[j] = open[j+1], left[j+1]
+		switch {
+		case gone[j]:
+			left[j]++
+		case a.of[j] == nobody:
 			open[j] = j
 		}
 	}
@@ -91,10 +97,44 @@ func (a *alignment) places(positions []int64) []place {
 			p.target = a.target[to].offset
 		}
 		p.again = int64(m - to - have[i])
+		if inOrder { // they are as new as what is ahead
+			p.again -= int64(left[to])
+		}
 		p.ahead = int64(max(0, i-a.reached-1))
 		p.missing = int64(max(0, a.reached+1-i) - have[i])
 	}
 	return out
+}
+
+// explained are the records of the target that the source's compaction has taken there: nobody's, and with a later record of
+// the target that has their key and is the source's. inOrder says that nothing was mirrored twice as far as anybody can
+// see, so that each of them stands on the target where it stood on the source.
+func (a *alignment) explained() (gone []bool, inOrder bool) {
+	gone, inOrder = make([]bool, len(a.target)), true
+	if !a.compacted {
+		return gone, false
+	}
+	later, seen := map[uint64]bool{}, map[identity]bool{}
+	for j := len(a.target) - 1; j >= 0; j-- {
+		t := a.target[j]
+		if a.of[j] == nobody {
+			gone[j] = t.key != 0 && later[t.key]
+			inOrder = inOrder && !seen[a.identity(t)]
+			seen[a.identity(t)] = true
+		} else if t.key != 0 {
+			later[t.key] = true
+		}
+	}
+	highest, newest := nobody, int64(unstamped)
+	for j, i := range a.of {
+		if i == nobody {
+			inOrder = inOrder && (!gone[j] || a.target[j].stamp >= newest)
+			continue
+		}
+		inOrder = inOrder && i > highest
+		highest, newest = i, a.target[j].stamp
+	}
+	return gone, inOrder
 }
 
 // copies are where the target has records of which the source has several that are the same.

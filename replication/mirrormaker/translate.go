@@ -30,6 +30,7 @@ type translation struct {
 	Comparer
 	syncs       func() map[replication.Partition][]Sync
 	checkpoints func() *Checkpoints
+	configs     func() map[string]map[string]string // of the source's topics
 }
 
 // Translate finds for each offset that a group has committed on the source where it goes on on the target: just after
@@ -56,6 +57,13 @@ func (c Comparer) Translate(ctx context.Context, groups []replication.GroupOffse
 		return found
 	})
 	out, asked, topics := questions(groups)
+	tr.configs = sync.OnceValue(func() map[string]map[string]string {
+		found, err := c.From.TopicConfigs(ctx, topics)
+		if err != nil { // then nothing is explained by compaction
+			return nil
+		}
+		return found
+	})
 	if len(asked) == 0 {
 		return out, nil
 	}
@@ -147,7 +155,12 @@ func (tr *translation) answer(t *task, asked []question) (open []question) {
 	for i, q := range asked {
 		positions[i] = min(q.offset, t.from.end)
 	}
-	for i, p := range t.places(positions) {
+	found := t.places(positions)
+	if slices.ContainsFunc(found, func(p place) bool { return p.again > 0 }) && compacts(tr.configs()[t.on.Topic]) {
+		t.compacted = true
+		found = t.places(positions)
+	}
+	for i, p := range found {
 		q := asked[i]
 		if !p.found || q.offset < t.from.start || q.offset < t.low {
 			open = append(open, q)

@@ -73,6 +73,13 @@ func (w *world) judge(t *testing.T, got replication.Translated, why string) {
 	}
 	// What it meets besides is what it reads again: at most as much as is said.
 	still := tally(w.source, func(i int) bool { return w.source[i].Offset >= position })
+	met := map[int64]bool{}
+	for j, r := range w.target { // what compaction has taken on the source since is new to the group all the same
+		if o := w.truth[j]; o >= position && !left[o] && !met[o] && at(j) {
+			met[o] = true
+			still[content(r)]++
+		}
+	}
 	again := int64(0)
 	for what, n := range ahead {
 		again += int64(n - min(n, still[what]))
@@ -222,6 +229,44 @@ func TestP33_Table(t *testing.T) {
 
 // The target's brokers stamp records: the times differ, and only an offset sync, or the beginning of both logs, tells
 // where to begin. A pattern that repeats looks the same one turn later.
+// Compaction takes records at its own time on each cluster. A group goes on at the first record that is left on the source
+// and that it has not read, and meets no older one: their keys have later records.
+func TestP33_WhatTheSourceHasCompactedIsNotReadAgain(t *testing.T) {
+	record := func(offset int64, key string) *kgo.Record {
+		return &kgo.Record{Offset: offset, Key: []byte(key), Value: fmt.Appendf(nil, "v%d", offset), Timestamp: time.UnixMilli(1000 + offset)}
+	}
+	all := []*kgo.Record{record(0, "a"), record(1, "b"), record(2, "a"), record(3, "b"), record(4, "c"), record(5, "a"), record(6, "b")}
+	w := &world{from: newMemory(), to: newMemory(), on: part0}
+	w.to.set(part0, 0, 7, all)
+	w.from.set(part0, 0, 7, []*kgo.Record{all[1], all[4], all[5], all[6]}) // 1 is where the cleaner had not been yet
+	want := map[int64]int64{0: 0, 1: 0, 2: 4, 3: 4, 4: 4, 5: 5, 6: 6, 7: 7}
+	for _, compact := range []bool{false, true} {
+		w.from.compact = compact
+		for _, got := range translate(t, w.comparer(0), part0, 0, 1, 2, 3, 4, 5, 6, 7) {
+			at := fmt.Sprintf("position %d, compact %t", got.Source, compact)
+			switch {
+			case compact && got.Source > 1:
+				require.Equal(t, replication.ProofExact, got.Proof, at)
+				require.Equal(t, want[got.Source], got.Target, at)
+			case got.Source == 2 || got.Source == 3:
+				require.EqualValues(t, 2, got.Target, at)
+				require.Contains(t, got.Proof, "up to 2 records behind", at)
+			}
+		}
+	}
+	// A part that was written once more, and compacted on the source: it is met again, and that is said.
+	again := slices.Clone(all)
+	for i, r := range []*kgo.Record{all[2], all[3]} {
+		copied := *r
+		copied.Offset = int64(7 + i)
+		again = append(again, &copied)
+	}
+	w.to.set(part0, 0, 9, again)
+	for _, got := range translate(t, w.comparer(0), part0, 5, 6, 7) {
+		require.Contains(t, got.Proof, "up to 2 records behind", "position %d", got.Source)
+	}
+}
+
 func TestP33_UnderLogAppendTimeTimesAreNotCompared(t *testing.T) {
 	turn := func(on *memory, start, n int64, attrs kgo.RecordAttrs) {
 		var log []*kgo.Record

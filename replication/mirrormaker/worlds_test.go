@@ -21,6 +21,8 @@ type memory struct {
 	logs  map[replication.Partition][]*kgo.Record
 	reads int // records handed out
 	fail  map[replication.Partition]error
+	// compact is what its topics say of themselves.
+	compact bool
 }
 
 func newMemory() *memory {
@@ -83,8 +85,12 @@ func (m *memory) ReadRanges(_ context.Context, ranges []replication.Range, _ boo
 
 func (m *memory) TopicConfigs(_ context.Context, topics []string) (map[string]map[string]string, error) {
 	out := map[string]map[string]string{}
+	policy := "delete"
+	if m.compact {
+		policy = "compact"
+	}
 	for _, t := range topics {
-		out[t] = map[string]string{"cleanup.policy": "delete"}
+		out[t] = map[string]string{"cleanup.policy": policy}
 	}
 	return out, nil
 }
@@ -143,7 +149,7 @@ func grow(r *rand.Rand, h habits) *world {
 		w.start = all[r.IntN(len(all))].Offset
 		w.source = slices.DeleteFunc(slices.Clone(all), func(x *kgo.Record) bool { return x.Offset < w.start })
 	}
-	if h.compactSource {
+	if w.from.compact = h.compactSource; h.compactSource {
 		w.source = slices.DeleteFunc(slices.Clone(w.source), func(x *kgo.Record) bool {
 			return x.Offset < w.end*3/4 && r.Float64() < 0.5 && slices.ContainsFunc(w.source, func(y *kgo.Record) bool { return y.Offset > x.Offset && string(y.Key) == string(x.Key) })
 		})
