@@ -8,7 +8,7 @@
 # make fuzz    every fuzz target for FUZZTIME (5s)
 # make e2e     the end-to-end tests; make test-crash kills every process at every step
 # make test-crash-full the same at every line of unplanned runs too, on both backends
-# make bench   the measurements of docs/performance.md
+# make bench   the measurements of docs/performance.md; ONLY=TestApache those on Apache Kafka alone
 # make clean   remove bin/ and out/
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -100,7 +100,7 @@ fuzz:
 	@scripts/fuzz.sh $(FUZZTIME)
 
 bench: build
-	cd lab && $(GO) test -count=1 -timeout 40m -v -tags bench ./bench/...
+	cd lab && $(GO) test -count=1 -timeout 40m -v -tags bench $(if $(ONLY),-run '$(ONLY)') ./bench/...
 
 clean:
 	rm -rf bin out
