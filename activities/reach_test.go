@@ -74,6 +74,7 @@ func TestP06_AHalfDeadSourceIsNotFenced(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, out.Fenced)
 	require.Contains(t, out.Text, "not fenced as a whole")
+	require.Contains(t, out.Text, "broker 1 at ", "it is named")
 }
 
 // P6: what a broker knows that its cluster has given up nobody can say; one that is only cut off lets clients write.

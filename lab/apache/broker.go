@@ -78,7 +78,7 @@ func (c Cluster) Brokers(ctx context.Context, r Runtime) ([]tree.Spec, error) {
 			return nil, fmt.Errorf("start %s: %w", name, err)
 		}
 		specs[i] = tree.Spec{
-			Name: name, Path: r.Java, Args: append(r.args("384m"), "kafka.Kafka", file), Env: c.environment(i), Dir: dir,
+			Name: name, Path: r.Java, Args: append(r.args(c.heap()), "kafka.Kafka", file), Env: c.environment(i), Dir: dir,
 			Log: filepath.Join(c.Logs, name+".log"), ReadyWithin: 3 * time.Minute, Grace: 5 * time.Second,
 			Ready: func(ctx context.Context) error { return c.ready(ctx, i) },
 		}
@@ -115,6 +115,14 @@ func (c Cluster) environment(i int) []string {
 
 // MinISR is how many replicas a write waits for.
 func (c Cluster) MinISR() int { return min(len(c.Nodes), 2) }
+
+// heap of one broker: where there are three they share the work.
+func (c Cluster) heap() string {
+	if len(c.Nodes) > 1 {
+		return "256m"
+	}
+	return "384m"
+}
 
 // format makes a broker's folder with the cluster's id, once. No user is made here: their passwords would be arguments.
 func (c Cluster) format(ctx context.Context, r Runtime, file string, spec tree.Spec) error {

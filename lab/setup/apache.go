@@ -52,6 +52,13 @@ func (l *Lab) startApache(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
+			for i := range specs {
+				if edit := l.options.EditBroker; edit != nil {
+					if err := edit(&specs[i]); err != nil {
+						return err
+					}
+				}
+			}
 			if err := l.tree.Start(ctx, specs...); err != nil {
 				return err
 			}

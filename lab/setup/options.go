@@ -8,6 +8,7 @@ import (
 
 	"switchback/lab/apache"
 	"switchback/lab/linkservice"
+	"switchback/lab/tree"
 	"switchback/runbooks"
 )
 
@@ -24,6 +25,8 @@ type Options struct {
 	Brokers int
 	// ExactlyOnce turns on exactly-once source support of the Kafka Connect workers.
 	ExactlyOnce bool
+	// EditBroker changes how each broker of Apache Kafka is first started, by the name of its process.
+	EditBroker func(broker *tree.Spec) error
 	// EditConnector changes the settings of each connector of MirrorMaker before it is first made.
 	EditConnector func(name string, config map[string]string)
 	// OneWayLink makes a link from east to west alone, so that there is no way back by reversing it.
