@@ -15,7 +15,7 @@ import (
 )
 
 // Protection makes and repairs what stands between switches: the link and its mirrors, their configs, Switchback's own topics,
-// the closed standby, the clients' logins. Look shows what is not as it should be; Mend changes what was shown, and nothing
+// the closed standby, the clients' logins. Differences shows what is not as it should be; Mend changes what was shown, and nothing
 // else.
 type Protection struct{ Outside }
 
@@ -49,8 +49,8 @@ const differencesShown = 500
 // errNotMended stands for what no backend says why.
 var errNotMended = errors.New("nothing was said about it")
 
-// Look compares what stands with what the runbook needs, and writes nothing anywhere.
-func (a *Protection) Look(ctx context.Context, in ProtectInput) (out LookResult, err error) {
+// Differences compares what stands with what the runbook needs, and writes nothing anywhere.
+func (a *Protection) Differences(ctx context.Context, in ProtectInput) (out LookResult, err error) {
 	ctx, _ = begin(ctx)
 	g, err := a.open(ctx, in.Route)
 	if err != nil {

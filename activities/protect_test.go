@@ -69,7 +69,7 @@ func (w *world) protectInput(ids ...string) ProtectInput {
 
 func (w *world) look(in ProtectInput) LookResult {
 	w.t.Helper()
-	out, err := runOne[LookResult](w, &Protection{w.outside()}, protector.Look, in)
+	out, err := runOne[LookResult](w, &Protection{w.outside()}, protector.Differences, in)
 	require.NoError(w.t, err)
 	return out
 }

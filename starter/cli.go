@@ -122,7 +122,7 @@ Exit codes: 0 done, 1 failed or not well, 2 wrong usage.`,
 	f.StringVar(&c.tlsServer, "tls-server-name", c.env("TEMPORAL_TLS_SERVER_NAME", ""), "name to expect in its certificate (TEMPORAL_TLS_SERVER_NAME)")
 	f.StringVarP(&c.output, "output", "o", "text", "text or json")
 	f.DurationVar(&c.timeout, "timeout", 30*time.Second, "how long to wait for an answer of Temporal or of a worker")
-	root.AddCommand(c.validate(), c.plan(), c.start(), c.status(), c.watchRunbook(), c.runs(), c.report())
+	root.AddCommand(c.validate(), c.plan(), c.protect(), c.start(), c.status(), c.watchRunbook(), c.runs(), c.report())
 	root.AddCommand(c.orders()...)
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
 	return root

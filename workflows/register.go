@@ -18,6 +18,7 @@ func Register(r Registry) {
 	r.RegisterWorkflow(PlanFailover)
 	r.RegisterWorkflow(Watch)
 	r.RegisterWorkflow(FixGrants)
+	r.RegisterWorkflow(Protect)
 	r.RegisterWorkflow(UnplannedFailover)
 	r.RegisterWorkflow(PlanUnplannedFailover)
 	r.RegisterWorkflow(FenceWhenReachable)
