@@ -72,6 +72,7 @@ type Release struct {
 	Active           string     `json:"active,omitempty"` // "" leaves it
 	Epoch            int64      `json:"epoch,omitempty"`  // what discovery holds now; 0 leaves it
 	UnprotectedSince *time.Time `json:"unprotectedSince,omitempty"`
+	Protected        bool       `json:"protected,omitempty"` // the workload is mirrored again: unprotected no more
 	Report           string     `json:"report,omitempty"`
 	Unsettled        bool       `json:"unsettled,omitempty"` // what Abandoned left is still there for the next run
 }

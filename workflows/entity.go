@@ -187,7 +187,10 @@ func (e *entity) release(ctx workflow.Context, in activities.Release) error {
 			e.Status.Active, e.Status.LastSwitch = in.Active, &now
 		}
 	}
-	if in.UnprotectedSince != nil {
+	switch {
+	case in.Protected:
+		e.Status.UnprotectedSince = nil
+	case in.UnprotectedSince != nil:
 		e.Status.UnprotectedSince = in.UnprotectedSince
 	}
 	e.Status.Holder, e.HeldEpoch = e.Status.Holder.Within, 0
