@@ -66,7 +66,7 @@ func (a *Reports) Write(ctx context.Context, in ReportInput) (out ReportResult, 
 		return out, err
 	}
 	compact := rep.Compact(historyBytes)
-	if len(compact.Positions) < len(rep.Positions) || len(compact.Offsets) < len(rep.Offsets) {
+	if len(compact.Positions) < len(rep.Positions) || len(compact.Offsets) < len(rep.Offsets) || compact.Partitions() < rep.Partitions() {
 		compact.Details = out.JSONPath
 	}
 	out.Report, err = json.Marshal(compact)
@@ -100,6 +100,16 @@ func (a *Reports) addRecords(ctx context.Context, in ReportInput, rep *report.Re
 				Topic: m.Topic, Partition: m.Partition.Partition,
 				SourceEnd: report.Offset(m.SourceEnd), TargetEnd: report.Offset(m.TargetEnd), Mark: report.Offset(m.Boundary),
 			})
+		}
+	}
+	if d := rep.LaggedData; d != nil {
+		accounts, err := records{to: stored}.accounts(ctx, d.Tail, in.Run.ID())
+		if err != nil {
+			return err
+		}
+		d.Partitions = nil
+		for _, one := range accounts {
+			d.Partitions = append(d.Partitions, one.row())
 		}
 	}
 	offsets, err := stored.Load(ctx, strings.TrimSuffix(offsetsKey(in.Run.ID(), ""), "/")) // of every group

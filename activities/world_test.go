@@ -293,7 +293,7 @@ func attempts[R any](w *world, activity, in any) (out R, err error) {
 
 func (w *world) all() []any {
 	o := w.outside()
-	return []any{&Preflight{o}, &Assess{o}, &Syncs{o}, &Fences{o}, &Logs{o}, &Groups{o}, &Mirrors{o}, &Verify{o},
+	return []any{&Preflight{o}, &Assess{o}, &Syncs{o}, &Fences{o}, &Logs{o}, &Groups{o}, &Mirrors{o}, &Verify{o}, &Recovery{o, worldRecoverers{w}},
 		&Discovery{Consuls: worldConsuls{w}, Secrets: w}, &Clients{w.apps}, &Reports{Dir: w.t.TempDir(), Outside: o}}
 }
 

@@ -77,7 +77,7 @@ func (r Report) GroupSummary() []GroupOffsets {
 func (r Report) Compact(maxBytes int) Report {
 	r.Deviations = slices.Clone(r.Deviations)
 	for _, cut := range []func(*Report) string{
-		dropOKFindings, countPositions, countOffsets, dropLosses, totalTopics, totalGroups, dropClientWindows, shortenTexts, shortenLists,
+		dropOKFindings, dropPartitions, countPositions, countOffsets, dropLosses, totalTopics, totalGroups, dropClientWindows, shortenTexts, shortenLists,
 	} {
 		if r.fits(maxBytes) {
 			break
@@ -109,6 +109,25 @@ func dropOKFindings(r *Report) string {
 		return ""
 	}
 	return fmt.Sprintf("%d findings that were ok", n-len(r.Findings))
+}
+
+// Partitions is how many accounts of stranded partitions the report has.
+func (r Report) Partitions() int {
+	if r.LaggedData == nil {
+		return 0
+	}
+	return len(r.LaggedData.Partitions)
+}
+
+func dropPartitions(r *Report) string {
+	n := r.Partitions()
+	if n == 0 {
+		return ""
+	}
+	d := *r.LaggedData
+	d.Partitions = nil
+	r.LaggedData = &d
+	return fmt.Sprintf("the accounts of %d partitions", n)
 }
 
 func countPositions(r *Report) string {

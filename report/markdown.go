@@ -23,14 +23,10 @@ func (r Report) Markdown() string {
 		w.line("%s", esc(r.OutcomeReason))
 		w.line("")
 	}
-	w.line("- **Loss:** %s", r.loss())
-	w.line("- **Switch window:** %s", r.window())
-	w.line("- **Route:** %s to %s, epoch %s to %s", esc(r.From), esc(r.To), offset(r.Epoch.Before), epochAfter(r.Epoch.After))
-	w.line("- **Recovery time:** %s", r.recovery())
-	r.parts(w)
-	w.line("- **Protection:** %s", r.protection())
+	r.summary(w)
 	r.next(w)
 	r.lost(w)
+	r.LaggedData.accounts(w)
 	w.steps("Steps", r.Steps)
 	if len(r.Earlier) > 0 {
 		w.steps("Steps of the planned run before it was escalated", r.Earlier)
@@ -52,6 +48,24 @@ func (r Report) Markdown() string {
 		w.line("- The whole report: %s", esc(r.Details))
 	}
 	return w.String()
+}
+
+// summary is what everybody asks first: what was lost, how long it took, where the workload is.
+func (r Report) summary(w *writer) {
+	switch {
+	case r.LaggedData != nil:
+		r.LaggedData.summary(w, r)
+		return
+	case r.Kind == KindRecovery:
+		w.line("- **Route:** %s to %s", esc(r.From), esc(r.To))
+		return
+	}
+	w.line("- **Loss:** %s", r.loss())
+	w.line("- **Switch window:** %s", r.window())
+	w.line("- **Route:** %s to %s, epoch %s to %s", esc(r.From), esc(r.To), offset(r.Epoch.Before), epochAfter(r.Epoch.After))
+	w.line("- **Recovery time:** %s", r.recovery())
+	r.parts(w)
+	w.line("- **Protection:** %s", r.protection())
 }
 
 // length is unknown while one of its ends is.
@@ -169,8 +183,13 @@ func (r Report) next(w *writer) {
 	w.line("")
 	w.line("## What to do next")
 	w.line("")
-	switch r.Outcome {
-	case Completed:
+	switch {
+	case r.Kind == KindRecovery:
+		w.line("- Clients use %s, as before the run.", esc(r.To))
+		if d := r.LaggedData; d != nil && !d.Finished {
+			w.line("- Keep %s and its topics: what is left is there. `switchback plan recover %s` says what a later run would bring back.", esc(r.From), esc(r.Runbook))
+		}
+	case r.Outcome == Completed:
 		w.line("- Clients use %s. Nothing is left to do for them.", esc(r.To))
 		if r.Loss != nil && r.Loss.Open {
 			w.line("- The loss is open: `switchback status %s` says when %s was fenced, who wrote there meanwhile, and the closed number.", esc(r.Runbook), esc(r.From))
@@ -178,9 +197,9 @@ func (r Report) next(w *writer) {
 		if r.Loss != nil && (r.Loss.Open || r.Loss.AtLeast > 0) {
 			w.line("- Keep %s and its topics: the lost records are there, beyond the marks.", esc(r.From))
 		}
-	case RolledBack, Aborted:
+	case r.Outcome == RolledBack || r.Outcome == Aborted:
 		w.line("- Clients use %s, as before the run. Mend the cause, then look at `switchback plan` before the next try.", esc(r.From))
-	case Rejected:
+	case r.Outcome == Rejected:
 		w.line("- Nothing was changed. Clients use %s.", esc(r.From))
 	default:
 		w.line("- Look first where clients write: `cluster` and `epoch` in discovery. Change nothing by hand before that is known.")

@@ -24,6 +24,7 @@ var Schema []byte
 const (
 	KindPlanned   = "planned failover"
 	KindUnplanned = "unplanned failover"
+	KindRecovery  = "recovery"
 )
 
 // The outcomes of a run.
@@ -55,7 +56,7 @@ const (
 type Report struct {
 	Schema         string              `json:"schema" jsonschema:"enum=switchback/report/v1"`
 	Runbook        string              `json:"runbook"`
-	Kind           string              `json:"kind"` // planned failover, unplanned failover
+	Kind           string              `json:"kind"` // planned failover, unplanned failover, recovery
 	Run            Run                 `json:"run"`
 	From           string              `json:"from"`
 	To             string              `json:"to"`
@@ -79,8 +80,9 @@ type Report struct {
 	Objectives     Objectives          `json:"objectives"`
 	RTO            Measured            `json:"rto"`
 	RPO            RPO                 `json:"rpo"`
-	Recovery       *Recovery           `json:"recovery,omitempty"` // of an unplanned run: what its RTO is made of
-	Loss           *Loss               `json:"loss,omitempty"`     // of an unplanned run: what is known of its RPO
+	Recovery       *Recovery           `json:"recovery,omitempty"`   // of an unplanned run: what its RTO is made of
+	Loss           *Loss               `json:"loss,omitempty"`       // of an unplanned run: what is known of its RPO
+	LaggedData     *LaggedData         `json:"laggedData,omitempty"` // of a recovery: what became of what was stranded
 	Protection     Protection          `json:"protection"`
 	Deviations     []string            `json:"deviations,omitempty"` // what was not as the runbook or the plan had it
 	Standing       []string            `json:"standing,omitempty"`   // fences and seals that stand, syncs that are off, and why

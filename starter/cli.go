@@ -92,6 +92,10 @@ When the active cluster is gone:
   switchback plan unplanned orders --to west     what would be lost? Changes nothing.
   switchback start unplanned orders --to west --reason "east is gone" --outage 02:57 --watch
 
+When it is back, with records that nobody else has:
+  switchback plan recover orders                 what is stranded there? Changes nothing.
+  switchback start recover orders --reason "east is back" --watch
+
 RUN, where a command asks for one, is a workflow id, or the name of a runbook: then its present or last run is meant.
 Exit codes: 0 done, 1 failed or not well, 2 wrong usage.`,
 		Example:      "  switchback start planned orders --to west --reason \"maintenance in east\" --watch",

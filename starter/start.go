@@ -22,10 +22,10 @@ func (c *cli) start() *cobra.Command {
 		Example: `  switchback start planned orders --to west --reason "maintenance in east"`,
 		Args:    unknownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return misused(cmd, "say what to start: planned or unplanned")
+			return misused(cmd, "say what to start: planned, unplanned or recover")
 		},
 	}
-	start.AddCommand(c.startPlanned(), c.startUnplanned())
+	start.AddCommand(c.startPlanned(), c.startUnplanned(), c.startRecover())
 	return start
 }
 

@@ -142,6 +142,7 @@ func register(w worker.Registry, s Settings, temporal client.Client, sys *system
 		&activities.Verify{Outside: out},
 		&activities.Watch{Outside: out, Gauges: gauges},
 		&activities.Grants{Outside: out},
+		&activities.Recovery{Outside: out, Recoverers: recoverers{sys}},
 		&activities.Protection{Outside: out},
 		&activities.Discovery{Consuls: consuls{sys}, Secrets: sys.vault},
 		&activities.Clients{Applications: applications{sys}},

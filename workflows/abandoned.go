@@ -7,14 +7,15 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"switchback/activities"
+	"switchback/report"
 	"switchback/runbooks"
 )
 
 // settle undoes what a run left behind that was closed without releasing: terminated, reset, or timed out by somebody.
 // It outlives the writes that may still be under way, then looks where the workload is (P35c).
 func (f *failover) settle(ctx workflow.Context, left activities.Holder) error {
-	if left.Kind == kindGrants {
-		f.unsettled = false // what it granted stays, and it stopped nobody
+	if left.Kind == kindGrants || left.Kind == report.KindRecovery {
+		f.unsettled = false // what it granted or recovered stays, and it stopped nobody
 		return nil
 	}
 	f.say(string(Preflight), "what run "+left.Run.ID()+" left behind")

@@ -155,6 +155,9 @@ func (e *engine) hold(o Order) string {
 	e.held = &o
 	e.status.Held = fmt.Sprintf("by %s (%s), before the next step", o.By, o.Reason)
 	e.decide(UpdateHold, o, "")
+	if e.stays != "" {
+		return "the run stops before its next step, and copies stop between two transactions; resume or abort it"
+	}
 	return "the run stops before its next step; resume or abort it"
 }
 
@@ -205,6 +208,9 @@ func (e *engine) mayRollBack(o Order) error {
 	if err := e.mayAbort(o); err != nil {
 		return err
 	}
+	if e.stays != "" {
+		return errors.New(e.stays)
+	}
 	if !e.begun {
 		return errors.New("nothing was changed yet, so there is nothing to roll back: abort or reject the run")
 	}
@@ -246,6 +252,9 @@ func (e *engine) end(what, outcome string, o Order) string {
 	e.stop = &stop{outcome: outcome, sentence: fmt.Sprintf("%s asked for by %s (%s)", what, o.By, o.Reason)}
 	e.decide(what, o, "")
 	e.cancel()
+	if e.stays != "" {
+		return "the run stops; what it did stays, and its report says what that is"
+	}
 	return "the run stops and takes back what it did"
 }
 

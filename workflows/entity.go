@@ -124,8 +124,8 @@ func (e *entity) acquire(ctx workflow.Context, in activities.Acquire) (activitie
 				return e.acquire(ctx, in)
 			}
 		case held.Run.WorkflowID != in.Parent:
-			return activities.Acquired{}, refusal("%s is held by run %s (%s to %s) since %s: wait for its end, or abort it",
-				e.name, held.Run.ID(), held.Kind, held.To, held.Since.Format(time.RFC3339))
+			return activities.Acquired{}, refusal("%s is held by run %s (%s) since %s: wait for its end, or abort it",
+				e.name, held.Run.ID(), doing(*held), held.Since.Format(time.RFC3339))
 		}
 	}
 	e.Status.Holder = &activities.Holder{Run: in.Run, Kind: in.Kind, To: in.To, Since: workflow.Now(ctx), Within: e.Status.Holder}
@@ -256,7 +256,7 @@ func (e *entity) show(ctx workflow.Context) {
 	case s.Abandoned != nil && s.Abandoned.Run == h.Run:
 		b = fmt.Appendf(b, "**Run %s was closed without releasing it.** Its fences, stopped clients and suspended syncs may stand: the next run settles that first.\n\n", h.Run.ID())
 	default:
-		b = fmt.Appendf(b, "Held by run %s (%s to %s) since %s.\n\n", h.Run.ID(), h.Kind, h.To, h.Since.Format(time.RFC3339))
+		b = fmt.Appendf(b, "Held by run %s (%s) since %s.\n\n", h.Run.ID(), doing(*h), h.Since.Format(time.RFC3339))
 		if h.Within != nil {
 			b = fmt.Appendf(b, "It is part of run %s (%s).\n\n", h.Within.Run.ID(), h.Within.Kind)
 		}
@@ -265,4 +265,12 @@ func (e *entity) show(ctx workflow.Context) {
 		b = fmt.Appendf(b, "Last run: %s, %s. Report: %s\n", s.LastRun.ID(), s.LastOutcome, or(s.LastReport, "none"))
 	}
 	workflow.SetCurrentDetails(ctx, string(b))
+}
+
+// doing is what a holder does: a run that goes nowhere, such as a recovery, has no place that it goes to.
+func doing(h activities.Holder) string {
+	if h.To == "" {
+		return h.Kind
+	}
+	return h.Kind + " to " + h.To
 }

@@ -45,6 +45,8 @@ const (
 	attemptTime     = 20 * time.Second
 	retryFirst      = 100 * time.Millisecond
 	retryMost       = time.Second
+	copyRetryMost   = 15 * time.Second
+	copyAttempts    = 25              // about five minutes, if each fails at once
 	waitMargin      = 2 * time.Second // a wait ends itself this long before its activity is ended, to name the laggards
 )
 
@@ -98,6 +100,16 @@ func shortWait(ctx workflow.Context, until time.Time, summary string) workflow.C
 // longWait waits outside the switch window; one attempt may use the whole budget.
 func longWait(ctx workflow.Context, until time.Time, summary string) workflow.Context {
 	return options(ctx, until, 0, calmHeartbeat, summary)
+}
+
+// longCopy copies for hours, if need be. What another try may not meet is tried for some minutes in a row, then an operator
+// hears of it.
+func longCopy(ctx workflow.Context, until time.Time, summary string) workflow.Context {
+	o := workflow.GetActivityOptions(options(ctx, until, 0, calmHeartbeat, summary))
+	policy := *o.RetryPolicy
+	policy.MaximumInterval, policy.MaximumAttempts = copyRetryMost, copyAttempts
+	o.RetryPolicy = &policy
+	return workflow.WithActivityOptions(ctx, o)
 }
 
 // inside is the deadline that a wait gets: it ends itself before its activity is ended, so that history names the

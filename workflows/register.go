@@ -23,5 +23,7 @@ func Register(r Registry) {
 	r.RegisterWorkflow(PlanUnplannedFailover)
 	r.RegisterWorkflow(FenceWhenReachable)
 	r.RegisterWorkflow(AlignDiscovery)
+	r.RegisterWorkflow(RecoverLaggedData)
+	r.RegisterWorkflow(PlanRecoverLaggedData)
 	r.RegisterWorkflowWithOptions(Entity, workflow.RegisterOptions{Name: activities.EntityWorkflow})
 }

@@ -114,6 +114,8 @@ func (e *engine) park(name Step, maySkip bool, text string) answer {
 	switch {
 	case e.undoing:
 		going = "the rollback goes on after that"
+	case e.stays != "":
+		going = "`abort` ends the run, and what it did stays"
 	case !e.final:
 		going = "the run can still go back: `rollback` or `abort`"
 	}

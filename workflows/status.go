@@ -73,6 +73,8 @@ type Status struct {
 	Loss   *activities.Loss       `json:"loss,omitempty"`
 	Losses []activities.TopicLoss `json:"losses,omitempty"`
 	LossAt time.Time              `json:"lossAt,omitzero"` // when it was last looked at
+	// Lagged is what a recovery brings back, and how far it is; nil before it was planned, and in other runs.
+	Lagged *Lagged `json:"lagged,omitempty"`
 }
 
 // StepStatus is one step. Times are zero while unknown.
@@ -102,6 +104,10 @@ func (s Status) copy() Status {
 	s.Steps, s.Closing, s.Findings = slices.Clone(s.Steps), slices.Clone(s.Closing), slices.Clone(s.Findings)
 	s.Approvals, s.Decisions = slices.Clone(s.Approvals), slices.Clone(s.Decisions)
 	s.Deviations, s.Earlier, s.Losses = slices.Clone(s.Deviations), slices.Clone(s.Earlier), slices.Clone(s.Losses)
+	if s.Lagged != nil {
+		lagged := *s.Lagged
+		s.Lagged = &lagged
+	}
 	return s
 }
 

@@ -110,6 +110,7 @@ type engine struct {
 	stopIsFinal bool      // promote, not the switch, is the point of no return (P15)
 	mayTurn     bool      // a planned run, which may be escalated into an unplanned one
 	turned      *Order    // who escalated it
+	stays       string    // why nothing is rolled back, where a run takes nothing back: a recovery
 	due         time.Time // by when the objective wants the clients to run again; zero outside the switch window
 }
 

@@ -30,6 +30,7 @@ var (
 	verifier  *activities.Verify
 	reports   *activities.Reports
 	assessor  *activities.Assess
+	salvage   *activities.Recovery
 )
 
 // stopProducers opens the switch window. From here on a rollback raises the epoch first: a client that was cut off
