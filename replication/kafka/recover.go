@@ -3,7 +3,6 @@ package kafka
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -43,6 +42,10 @@ type recovery struct {
 	most    int           // records in a piece
 
 	gate sync.RWMutex // held by those who write and account, all of it by who commits
+
+	mu   sync.Mutex
+	bad  partial // tails that could not be read
+	lost int     // of them, because nobody answered
 }
 
 // copying is one tail of a job.
@@ -64,10 +67,11 @@ const asIs kgo.CompressionCodecType = -2
 // told hears how far all tails are after each commit, at least every second while something happens; it must be quick.
 // When ctx ends, what was written is committed and Recover returns with what it has: the call may be repeated and goes
 // on from there. It returns what is committed with every error: fault.ErrConflict when another call with the same id took
-// over, or when a tail does not go on from what was done before; fault.ErrNotReady while a transaction is open before the
-// end of a tail; fault.ErrNotFound when a topic is gone. A job needs about 100 MB whatever its length.
+// over, or when a tail does not go on from what was done before. Tails that cannot be read do not hold up the others: a
+// *replication.Partial names them, with fault.ErrNotReady while a transaction is open before the end of one, with
+// fault.ErrNotFound when a topic is gone. A job needs about 100 MB whatever its length.
 func (c *Cluster) Recover(ctx context.Context, to *Cluster, job replication.CopyJob, told func([]replication.Recovered)) ([]replication.Recovered, error) {
-	r := &recovery{old: c, to: to, job: job, told: told, every: commitEvery, most: pieceRecords}
+	r := &recovery{old: c, to: to, job: job, told: told, every: commitEvery, most: pieceRecords, bad: partial{op: "recover"}}
 	return r.run(ctx)
 }
 
@@ -80,10 +84,13 @@ func (r *recovery) run(ctx context.Context) ([]replication.Recovered, error) {
 	if err == nil {
 		err = r.compacted(ctx)
 	}
+	if err == nil {
+		err = r.bad.err(r.old)
+	}
 	// Also when ctx has ended: nothing may stay open.
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
 	defer cancel()
-	if r.tx.broken {
+	if r.tx.isBroken() {
 		return r.committed(), errors.Join(err, r.tx.leave(last))
 	}
 	if done := r.commit(last); done != nil {
@@ -200,7 +207,7 @@ func (r *recovery) plain(ctx context.Context) error {
 		g.Go(func() error {
 			defer workers.Done()
 			for t := range todo {
-				if err := r.copy(ctx, t); err != nil {
+				if err := r.survive(ctx, t, r.copy(ctx, t)); err != nil {
 					return err
 				}
 			}
@@ -211,6 +218,23 @@ func (r *recovery) plain(ctx context.Context) error {
 	go func() { workers.Wait(); close(idle) }()
 	g.Go(func() error { return r.commitNowAndThen(ctx, idle) })
 	return g.Wait()
+}
+
+// survive lets the other tails go on when one of them cannot be read: only what stops or breaks the writing is for all.
+func (r *recovery) survive(ctx context.Context, t *copying, err error) error {
+	if err == nil || ctx.Err() != nil || r.tx.isBroken() {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.bad.add(t.now.Name(), err)
+	if errors.Is(err, fault.ErrUnreachable) {
+		r.lost++
+	}
+	if r.lost >= sideBySide || errors.Is(err, fault.ErrUnauthenticated) {
+		return err // it is not the tail's own trouble
+	}
+	return nil
 }
 
 // guarded says that newer values of a tail's keys are looked for.
@@ -230,7 +254,7 @@ func (r *recovery) commitNowAndThen(ctx context.Context, idle <-chan struct{}) e
 		}
 		r.gate.Lock()
 		err := error(nil)
-		if !r.tx.broken && ctx.Err() == nil { // who broke it, or stopped it, has the word
+		if !r.tx.isBroken() && ctx.Err() == nil { // who broke it, or stopped it, has the word
 			finish, cancel := grace(ctx)
 			err = r.commit(finish)
 			cancel()
@@ -251,7 +275,7 @@ func grace(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // copy handles one tail from where it stands.
 func (r *recovery) copy(ctx context.Context, t *copying) error {
-	return r.read(t, t.now.To).pieces(ctx, func(p *piece) error {
+	return r.reader(t, t.now.To).pieces(ctx, func(p *piece) error {
 		if err := r.allow(ctx, len(p.records)); err != nil {
 			return err
 		}
@@ -265,8 +289,8 @@ func (r *recovery) copy(ctx context.Context, t *copying) error {
 	})
 }
 
-// read a tail from where it stands, in pieces that the rate limit lets pass at once.
-func (r *recovery) read(t *copying, end int64) *tailReader {
+// reader of a tail from where it stands, in pieces that the rate limit lets pass at once.
+func (r *recovery) reader(t *copying, end int64) *tailReader {
 	reader := r.old.tail(t.now.Partition, t.now.Next, end)
 	reader.each = int64(t.packer.stamp.size(&record{}) + 2*binary.MaxVarintLen64)
 	if reader.most = r.most; r.rate != nil {
@@ -284,153 +308,4 @@ func (r *recovery) allow(ctx context.Context, n int) error {
 		return context.DeadlineExceeded // it would, before the records may pass
 	}
 	return ctx.Err()
-}
-
-// span is where copies lie in the log of the other cluster.
-type span struct{ first, last int64 }
-
-// handle writes a piece's records, and accounts for all of its offsets.
-func (r *recovery) handle(ctx context.Context, t *copying, p *piece) (span, error) {
-	wrote := span{replication.Unknown, replication.Unknown}
-	now := t.now
-	now.Tally = now.Tally.Plus(p.tally)
-	now.Next, now.Run = p.next, r.job.Run
-	if !now.Treatment.Copies() {
-		now.Tally.Left += int64(len(p.records))
-		t.now = now
-		return wrote, nil
-	}
-	codec := t.codec
-	if codec == asIs {
-		codec = p.codec
-	}
-	still, cancel := grace(ctx)
-	defer cancel()
-	put := putting{r: r, t: t, now: &now, wrote: &wrote, codec: codec}
-	if err := put.all(still, p.records); err != nil {
-		return wrote, err
-	}
-	t.now = now
-	return wrote, nil
-}
-
-// putting is the writing of one piece.
-type putting struct {
-	r     *recovery
-	t     *copying
-	now   *replication.Recovered
-	wrote *span
-	codec kgo.CompressionCodecType
-}
-
-// all writes records in their order. A batch that is refused is halved, until the one that is to blame stands alone.
-func (p *putting) all(ctx context.Context, records []record) error {
-	for len(records) > 0 {
-		b := p.t.packer.pack(records, p.t.limit, p.codec)
-		n := int(b.records)
-		base, err := p.r.tx.write(ctx, p.now.Into, b)
-		refused, ok := errors.AsType[refusal](err)
-		switch {
-		case err == nil:
-			p.count(records[:n], base)
-		case !ok:
-			return err
-		case n > 1:
-			if err := p.all(ctx, records[:n/2]); err != nil {
-				return err
-			}
-			n /= 2
-		default:
-			if err := p.alone(ctx, records[:1], refused); err != nil {
-				return err
-			}
-		}
-		records = records[n:]
-	}
-	return nil
-}
-
-// alone tries a record once more that was refused by itself: the headers of a copy make it larger than it was, and
-// compressed it may fit.
-func (p *putting) alone(ctx context.Context, one []record, refused refusal) error {
-	if p.codec == kgo.CodecNone && tooLarge(refused) {
-		base, err := p.r.tx.write(ctx, p.now.Into, p.t.packer.pack(one, p.t.limit, kgo.CodecLz4))
-		if err == nil {
-			p.count(one, base)
-			return nil
-		}
-		if again, ok := errors.AsType[refusal](err); ok {
-			refused = again
-		} else {
-			return err
-		}
-	}
-	p.now.Tally.Refused++
-	if len(p.now.Refusals) < namedRefusals {
-		why := refused.Error()
-		if tooLarge(refused) {
-			why += fmt.Sprintf("; with the headers of a copy the record has more bytes than max.message.bytes of %s allows", p.now.Into.Topic)
-		}
-		p.now.Refusals = append(p.now.Refusals[:len(p.now.Refusals):len(p.now.Refusals)],
-			replication.Outcome{Name: "offset " + strconv.FormatInt(one[0].offset, 10), Status: replication.Failed, Reason: why})
-	}
-	return nil
-}
-
-func (p *putting) count(records []record, base int64) {
-	n := int64(len(records))
-	p.now.Tally.Recovered += n
-	for i := range records {
-		p.now.Bytes += records[i].size
-	}
-	if base == replication.Unknown {
-		return
-	}
-	if p.now.FirstCopy == replication.Unknown {
-		p.now.FirstCopy = base
-	}
-	if p.wrote.first == replication.Unknown {
-		p.wrote.first = base
-	}
-	p.now.LastCopy, p.wrote.last = base+n-1, base+n-1
-}
-
-// commit writes the progress of what was handled into the transaction and commits it. Nobody else writes meanwhile.
-func (r *recovery) commit(ctx context.Context) error {
-	var progress []record
-	var moved []*copying
-	for _, t := range r.tails {
-		if t.now.Next == t.committed.Next && t.now.Run == t.committed.Run {
-			continue
-		}
-		if sum := t.now.Tally.Sum(); sum != t.now.Next-t.now.From {
-			return r.to.fail("recover "+t.now.Name(), fmt.Errorf("%w: %d offsets are accounted for between %d and %d", fault.ErrInvalid, sum, t.now.From, t.now.Next), reading)
-		}
-		value, err := json.Marshal(t.now)
-		if err != nil {
-			return r.to.fail("recover "+t.now.Name(), fmt.Errorf("%w: %w", fault.ErrInvalid, err), reading)
-		}
-		progress = append(progress, plainRecord([]byte(progressKey(r.job.Tail, t.now.Partition)), value, time.Now().UnixMilli()))
-		moved = append(moved, t)
-	}
-	if len(moved) == 0 {
-		return r.tx.end(ctx, false) // what was begun for a piece whose records were all refused
-	}
-	for own := (packer{}); len(progress) > 0; {
-		b := own.pack(progress, MaxValue, kgo.CodecNone)
-		if _, err := r.tx.write(ctx, progressPartition, b); err != nil {
-			return err
-		}
-		progress = progress[b.records:]
-	}
-	if err := r.tx.end(ctx, true); err != nil {
-		return err
-	}
-	for _, t := range moved {
-		t.committed = t.now
-	}
-	if r.told != nil {
-		r.told(r.committed())
-	}
-	return nil
 }

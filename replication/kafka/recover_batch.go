@@ -7,13 +7,11 @@ import (
 	"hash/crc32"
 	"math"
 	"math/bits"
-	"strconv"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"switchback/internal/fault"
-	"switchback/replication"
 )
 
 // Record batches (Kafka's message format 2) are read and written here byte by byte: keys, values and headers pass from
@@ -188,12 +186,12 @@ func (r *record) hasHeader(key string) bool {
 	return false
 }
 
-// appendBytes writes bytes with their length before them.
-func appendBytes(to, b []byte) []byte { return append(binary.AppendVarint(to, int64(len(b))), b...) }
-
-func appendHeader(to []byte, key, value string) []byte {
-	to = append(binary.AppendVarint(to, int64(len(key))), key...)
-	return append(binary.AppendVarint(to, int64(len(value))), value...)
+// appendBytes writes bytes with their length before them, which is -1 for null.
+func appendBytes(to, b []byte) []byte {
+	if b == nil {
+		return binary.AppendVarint(to, -1)
+	}
+	return append(binary.AppendVarint(to, int64(len(b))), b...)
 }
 
 // plainRecord is a record of our own.
@@ -274,56 +272,6 @@ func (p *packer) sizeOf(r *record, time, offset int64) int {
 // varintSize is how many bytes a number takes: seven bits in each.
 func varintSize(v int64) int {
 	return (bits.Len64(uint64(v<<1^v>>63)|1) + 6) / 7 //nolint:gosec // bits
-}
-
-// stamper writes the headers that a tail's copies get. A nil one writes none.
-type stamper struct{ front, back []byte }
-
-const stamped = 7 // headers of a copy
-
-func newStamper(job replication.CopyJob, from replication.Partition) *stamper {
-	s := &stamper{}
-	s.front = appendHeader(nil, replication.HeaderOrigin, job.Cluster)
-	s.front = appendHeader(s.front, replication.HeaderTopic, from.Topic)
-	s.front = appendHeader(s.front, replication.HeaderPartition, strconv.Itoa(int(from.Partition)))
-	s.back = appendHeader(nil, replication.HeaderRun, job.Run)
-	s.back = appendHeader(s.back, replication.HeaderFrom(job.Cluster), job.Cluster)
-	return s
-}
-
-func (s *stamper) count() int64 {
-	if s == nil {
-		return 0
-	}
-	return stamped
-}
-
-func (s *stamper) append(to []byte, r *record) []byte {
-	if s == nil {
-		return to
-	}
-	var digits [20]byte
-	to = append(to, s.front...)
-	to = appendBytes(append(binary.AppendVarint(to, int64(len(replication.HeaderOffset))), replication.HeaderOffset...), strconv.AppendInt(digits[:0], r.offset, 10))
-	to = appendBytes(append(binary.AppendVarint(to, int64(len(replication.HeaderTimestamp))), replication.HeaderTimestamp...), strconv.AppendInt(digits[:0], r.at, 10))
-	return append(to, s.back...)
-}
-
-// size of what append writes.
-func (s *stamper) size(r *record) int {
-	if s == nil {
-		return 0
-	}
-	var digits [20]byte
-	n := len(s.front) + len(s.back)
-	for _, h := range [...]struct {
-		key   string
-		value int64
-	}{{replication.HeaderOffset, r.offset}, {replication.HeaderTimestamp, r.at}} {
-		value := len(strconv.AppendInt(digits[:0], h.value, 10))
-		n += varintSize(int64(len(h.key))) + len(h.key) + varintSize(int64(value)) + value
-	}
-	return n
 }
 
 // sign fills in who sends the batch, with which sequence number, and the checksum over it all.

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"switchback/internal/fault"
@@ -202,7 +204,7 @@ func TestRecoverSaysWhatIsGone(t *testing.T) {
 	produceTo(30)
 	tails := p.tails(replication.TreatAppend, "orders")
 	tails[0].From = 5
-	p.east.DeleteRecords("orders", 0, 12)
+	require.NoError(t, asError(p.east.DeleteRecords("orders", 0, 12)))
 	all, err := p.old.Recover(short(t), p.to, p.job(tails), nil)
 	require.NoError(t, err)
 	require.Equal(t, replication.Tally{Expired: 7, Recovered: 18}, all[0].Tally)
@@ -213,11 +215,37 @@ func TestRecoverSaysWhatIsGone(t *testing.T) {
 	_, err = p.old.Recover(short(t), p.to, p.job(tails), nil)
 	require.ErrorIs(t, err, fault.ErrConflict, "the log is shorter than it was seen")
 
-	p.east.DeleteTopic("orders")
+	require.NoError(t, asError(p.east.DeleteTopic("orders")))
 	seen, err := p.old.Stranded(short(t), p.to, tails[:1])
 	require.NoError(t, err)
 	require.Contains(t, seen[0].Gone, "orders")
 	require.Zero(t, seen[0].Sum())
+}
+
+func TestRecoverGoesOnWithoutATailThatIsGone(t *testing.T) {
+	p := newPair(t, 2, "orders", "payments")
+	p.strand(rand.New(rand.NewPCG(6, 6)), 100, part("orders", 0), part("orders", 1))
+	p.strand(rand.New(rand.NewPCG(7, 7)), 100, part("payments", 0), part("payments", 1))
+	tails := p.tails(replication.TreatAppend, "payments", "orders")
+	for i := range tails[:2] {
+		tails[i].Compacted = true
+	}
+	require.NoError(t, asError(p.east.DeleteTopic("payments")))
+	all, err := p.old.Recover(short(t), p.to, p.job(tails), nil)
+	missing, ok := errors.AsType[*replication.Partial](err)
+	require.True(t, ok, "%v", err)
+	require.ErrorIs(t, err, fault.ErrNotFound)
+	require.Len(t, missing.Failed, 2)
+	require.Zero(t, all[0].Tally.Sum()+all[1].Tally.Sum())
+	p.requireRecovered(all[2:])
+}
+
+// asError of the fake's methods, which return a typed nil when all went well.
+func asError(err error) error {
+	if code, ok := err.(*kerr.Error); ok && code == nil {
+		return nil
+	}
+	return err
 }
 
 func TestP31_ATransactionThatIsOpenBehindTheFenceIsNotReadOver(t *testing.T) {

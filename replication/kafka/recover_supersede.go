@@ -82,15 +82,24 @@ func (k *keys) outdated(r *record) bool { return r.key != nil && k.newer[k.hash(
 // written anew on the other cluster since the switch is superseded, also when that happens while it is being copied.
 func (r *recovery) compacted(ctx context.Context) error {
 	for _, t := range r.tails {
-		for t.guarded() && t.now.Next < t.now.To {
-			known, end, err := r.old.learn(ctx, t.now.Partition, t.now.Next, t.now.To, keysAtOnce)
-			if err != nil {
+		if t.guarded() {
+			if err := r.survive(ctx, t, r.guard(ctx, t)); err != nil {
 				return err
 			}
-			g := &guard{recovery: r, t: t, keys: known, seen: t.now.Since}
-			if err := g.copy(ctx, end); err != nil {
-				return err
-			}
+		}
+	}
+	return nil
+}
+
+func (r *recovery) guard(ctx context.Context, t *copying) error {
+	for t.now.Next < t.now.To {
+		known, end, err := r.old.learn(ctx, t.now.Partition, t.now.Next, t.now.To, keysAtOnce)
+		if err != nil {
+			return err
+		}
+		g := &guard{recovery: r, t: t, keys: known, seen: t.now.Since}
+		if err := g.copy(ctx, end); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -105,7 +114,7 @@ type guard struct {
 }
 
 func (g *guard) copy(ctx context.Context, end int64) error {
-	return g.read(g.t, end).pieces(ctx, func(p *piece) error {
+	return g.reader(g.t, end).pieces(ctx, func(p *piece) error {
 		if err := g.allow(ctx, len(p.records)); err != nil {
 			return err
 		}

@@ -20,14 +20,6 @@ var progressPartition = replication.Partition{Topic: replication.RecoveryTopic}
 
 func progressKey(tail string, p replication.Partition) string { return tail + "/" + p.Name() }
 
-// CopiedFrom says of a record whether it is a copy of one that was stranded on the cluster of that id (P26).
-func CopiedFrom(clusterID string) func(*kgo.Record) bool {
-	key := replication.HeaderFrom(clusterID)
-	return func(r *kgo.Record) bool {
-		return slices.ContainsFunc(r.Headers, func(h kgo.RecordHeader) bool { return h.Key == key })
-	}
-}
-
 // EnsureRecovery makes the topic that holds how far recoveries are, unless it is there. Progress is written twice a
 // second, so its segments are small: only closed ones are compacted.
 func (c *Cluster) EnsureRecovery(ctx context.Context) error {

@@ -74,6 +74,12 @@ func (c *Cluster) transactional(ctx context.Context, id string) (*transaction, e
 	return w, nil
 }
 
+func (w *transaction) isBroken() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.broken
+}
+
 func (w *transaction) close() { w.c.client.Close() }
 
 // begin asks for a producer id and epoch. With those that the writer has it ends its own transaction, and fails when
