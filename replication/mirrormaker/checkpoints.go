@@ -43,13 +43,15 @@ func (c *Checkpoints) add(key, value []byte, r *kgo.Record) {
 		c.Strange++
 		return
 	}
+	group := c.byGroup[about.Group]
 	delete(c.broken[about.Group], about.On)
-	delete(c.byGroup[about.Group], about.On)
-	if value == nil {
-		return // forgotten
+	if value == nil { // forgotten
+		delete(group, about.On)
+		return
 	}
-	found, err := DecodeCheckpoint(key, value)
+	found, err := about.at(value)
 	if err != nil {
+		delete(group, about.On)
 		if c.broken[about.Group] == nil {
 			c.broken[about.Group] = map[replication.Partition]bool{}
 		}
@@ -57,10 +59,11 @@ func (c *Checkpoints) add(key, value []byte, r *kgo.Record) {
 		return
 	}
 	found.At = r.Timestamp
-	if c.byGroup[found.Group] == nil {
-		c.byGroup[found.Group] = map[replication.Partition]Checkpoint{}
+	if group == nil {
+		group = map[replication.Partition]Checkpoint{}
+		c.byGroup[about.Group] = group
 	}
-	c.byGroup[found.Group][found.On] = found
+	group[about.On] = found
 }
 
 // ReadCheckpoints reads the whole topic of checkpoints in one pass, up to where it ended at the call. fault.ErrNotFound

@@ -155,6 +155,11 @@ func DecodeCheckpoint(key, value []byte) (Checkpoint, error) {
 	if err != nil {
 		return Checkpoint{}, err
 	}
+	return c.at(value)
+}
+
+// at decodes what a checkpoint says of whom and what its key is about.
+func (c Checkpoint) at(value []byte) (Checkpoint, error) {
 	f := fields{rest: value}
 	f.version()
 	c.Upstream, c.Downstream, c.Metadata = f.offset("upstream offset"), f.offset("offset"), f.text("metadata")
