@@ -43,10 +43,10 @@ type record struct {
 	size    int64  // bytes of key, value and headers
 }
 
-// span of the batch that in begins with: its length, 0 when in holds no whole one, and the offset after its last record.
+// spanOf the batch that in begins with: its length, 0 when in holds no whole one, and the offset after its last record.
 // Formats older than batches say the last offset where batches say the first.
 func spanOf(in []byte) (length int, next int64) {
-	if len(in) < batchOverhead {
+	if len(in) < shortestBatchHead {
 		return 0, 0
 	}
 	be := binary.BigEndian
@@ -55,7 +55,10 @@ func spanOf(in []byte) (length int, next int64) {
 		return 0, 0
 	}
 	next = int64(be.Uint64(in)) + 1 //nolint:gosec // an offset of the format
-	if in[16] == magicOfBatches && length >= batchOverhead {
+	if in[16] == magicOfBatches {
+		if length < batchOverhead {
+			return 0, 0
+		}
 		next += int64(be.Uint32(in[23:]))
 	}
 	return length, next
