@@ -18,21 +18,24 @@ import (
 
 func standbyKey(runbook, site string) string { return "standby/" + runbook + "/" + site }
 
-// closeStandby records the ACLs, then makes those that lack, and reads them back from every broker (P6). What stood before is
-// not ours.
+// closeStandby closes it to the runbook's clients.
 func (a *Protection) closeStandby(ctx context.Context, s *guarded, run Run) error {
-	want := replication.Closed(s.writers(), s.mirrored())
-	create, ours := replication.Plan(want, s.acls, s.closed.ACLs)
-	ours = append(ours, replication.Missing(s.closed.ACLs, ours)...)
-	key := standbyKey(run.Runbook, s.in.Route.To.Name)
-	if err := s.r.records.put(ctx, map[string]any{key: OwnedACLs{Run: run.ID(), ACLs: ours}}); err != nil {
+	return shut(ctx, s.r.records, s.r.to, run, s.in.Route.To.Name, replication.Closed(s.writers(), s.mirrored()), s.acls, s.closed.ACLs)
+}
+
+// shut records the ACLs that close a standby, then makes those that lack, and reads them back from every broker (P6). What stood
+// before and was not recorded is not ours.
+func shut(ctx context.Context, rec records, on Kafka, run Run, site string, want, standing, closed []replication.ACL) error {
+	create, ours := replication.Plan(want, standing, closed)
+	ours = append(ours, replication.Missing(closed, ours)...)
+	if err := rec.put(ctx, map[string]any{standbyKey(run.Runbook, site): OwnedACLs{Run: run.ID(), ACLs: ours}}); err != nil {
 		return err
 	}
 	killpoint.Reach("Mend/standby")
-	if err := s.r.to.CreateACLs(ctx, create); err != nil {
-		return wrap("close the standby "+s.in.Route.To.Name, err)
+	if err := on.CreateACLs(ctx, create); err != nil {
+		return wrap("close the standby "+site, err)
 	}
-	_, err := everyBroker(ctx, s.r.to, want, true)
+	_, err := everyBroker(ctx, on, want, true)
 	return wrap("read back that the standby is closed", err)
 }
 

@@ -27,6 +27,7 @@ func (r Report) Markdown() string {
 	r.next(w)
 	r.lost(w)
 	r.LaggedData.accounts(w)
+	r.runs(w)
 	w.steps("Steps", r.Steps)
 	if len(r.Earlier) > 0 {
 		w.steps("Steps of the planned run before it was escalated", r.Earlier)
@@ -58,6 +59,10 @@ func (r Report) summary(w *writer) {
 		return
 	case r.Kind == KindRecovery:
 		w.line("- **Route:** %s to %s", esc(r.From), esc(r.To))
+		return
+	case r.Kind == KindFailback:
+		w.line("- **Route:** %s to %s, epoch %s to %s", esc(r.From), esc(r.To), offset(r.Epoch.Before), epochAfter(r.Epoch.After))
+		w.line("- **Protection:** %s", r.protection())
 		return
 	}
 	w.line("- **Loss:** %s", r.loss())
@@ -189,6 +194,8 @@ func (r Report) next(w *writer) {
 		if d := r.LaggedData; d != nil && !d.Finished {
 			w.line("- Keep %s and its topics: what is left is there. `switchback plan recover %s` says what a later run would bring back.", esc(r.From), esc(r.Runbook))
 		}
+	case r.Kind == KindFailback:
+		w.line("- Where clients are, and what mirrors what, is in the sentence above. A run that was stopped is gone on with by `switchback start failback %s`.", esc(r.Runbook))
 	case r.Outcome == Completed:
 		w.line("- Clients use %s. Nothing is left to do for them.", esc(r.To))
 		if r.Loss != nil && r.Loss.Open {

@@ -25,6 +25,7 @@ const (
 	KindPlanned   = "planned failover"
 	KindUnplanned = "unplanned failover"
 	KindRecovery  = "recovery"
+	KindFailback  = "failback"
 )
 
 // The outcomes of a run.
@@ -56,7 +57,7 @@ const (
 type Report struct {
 	Schema         string              `json:"schema" jsonschema:"enum=switchback/report/v1"`
 	Runbook        string              `json:"runbook"`
-	Kind           string              `json:"kind"` // planned failover, unplanned failover, recovery
+	Kind           string              `json:"kind"` // planned failover, unplanned failover, recovery, failback
 	Run            Run                 `json:"run"`
 	From           string              `json:"from"`
 	To             string              `json:"to"`
@@ -83,6 +84,7 @@ type Report struct {
 	Recovery       *Recovery           `json:"recovery,omitempty"`   // of an unplanned run: what its RTO is made of
 	Loss           *Loss               `json:"loss,omitempty"`       // of an unplanned run: what is known of its RPO
 	LaggedData     *LaggedData         `json:"laggedData,omitempty"` // of a recovery: what became of what was stranded
+	Parts          []Part              `json:"parts,omitempty"`      // of a failback: the runs that it is made of
 	Protection     Protection          `json:"protection"`
 	Deviations     []string            `json:"deviations,omitempty"` // what was not as the runbook or the plan had it
 	Standing       []string            `json:"standing,omitempty"`   // fences and seals that stand, syncs that are off, and why

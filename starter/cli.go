@@ -96,6 +96,10 @@ When it is back, with records that nobody else has:
   switchback plan recover orders                 what is stranded there? Changes nothing.
   switchback start recover orders --reason "east is back" --watch
 
+Home again:
+  switchback plan failback orders                how, and what would go? Changes nothing.
+  switchback start failback orders --reason "east is well again" --watch
+
 RUN, where a command asks for one, is a workflow id, or the name of a runbook: then its present or last run is meant.
 Exit codes: 0 done, 1 failed or not well, 2 wrong usage.`,
 		Example:      "  switchback start planned orders --to west --reason \"maintenance in east\" --watch",

@@ -22,10 +22,10 @@ func (c *cli) plan() *cobra.Command {
 		Example: "  switchback plan planned orders --to west",
 		Args:    unknownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return misused(cmd, "say what to plan: planned, unplanned or recover")
+			return misused(cmd, "say what to plan: planned, unplanned, recover or failback")
 		},
 	}
-	plan.AddCommand(c.planPlanned(), c.planUnplanned(), c.planRecover())
+	plan.AddCommand(c.planPlanned(), c.planUnplanned(), c.planRecover(), c.planFailback())
 	return plan
 }
 

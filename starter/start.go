@@ -22,10 +22,10 @@ func (c *cli) start() *cobra.Command {
 		Example: `  switchback start planned orders --to west --reason "maintenance in east"`,
 		Args:    unknownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return misused(cmd, "say what to start: planned, unplanned or recover")
+			return misused(cmd, "say what to start: planned, unplanned, recover or failback")
 		},
 	}
-	start.AddCommand(c.startPlanned(), c.startUnplanned(), c.startRecover())
+	start.AddCommand(c.startPlanned(), c.startUnplanned(), c.startRecover(), c.startFailback())
 	return start
 }
 

@@ -26,6 +26,9 @@ const (
 	approvalExpiry  = 24 * time.Hour           // where the runbook names none: no wait is for ever
 	noLimit         = 5 * 365 * 24 * time.Hour // some servers write the default of ten years out
 	leastBudget     = 5 * time.Second
+	examineBudget   = 2 * time.Minute
+	turnBudget      = 30 * time.Minute // a restore takes up to a minute a topic, and topics go side by side
+	homeBudget      = 24 * time.Hour   // of a run of its own, whose every step has a budget
 	preflightKeeps  = 10 * time.Minute // a preflight that is older is repeated before anything is changed
 	assessEvery     = time.Minute      // while approvers think: they decide by the loss as it is now
 	assessKeeps     = 2 * time.Minute  // an assessment that is older is repeated before anything is changed

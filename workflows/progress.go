@@ -53,6 +53,7 @@ func page(s Status) string {
 		b = fmt.Appendf(b, "**Loss** as of %s: %s\n\n", clock(s.LossAt), strings.TrimPrefix(lossText(*s.Loss), "loss: "))
 	}
 	b = append(b, s.Lagged.page()...)
+	b = append(b, turnPage(s.Turn)...)
 	b = append(b, howToAnswer(s)...)
 	if s.Final && s.Ended.IsZero() && s.Parked == "" { // who is parked is told so
 		b = append(b, "Past the point of no return: the run only goes forward.\n\n"...)

@@ -25,5 +25,7 @@ func Register(r Registry) {
 	r.RegisterWorkflow(AlignDiscovery)
 	r.RegisterWorkflow(RecoverLaggedData)
 	r.RegisterWorkflow(PlanRecoverLaggedData)
+	r.RegisterWorkflow(Failback)
+	r.RegisterWorkflow(PlanFailback)
 	r.RegisterWorkflowWithOptions(Entity, workflow.RegisterOptions{Name: activities.EntityWorkflow})
 }

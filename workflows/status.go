@@ -75,6 +75,8 @@ type Status struct {
 	LossAt time.Time              `json:"lossAt,omitzero"` // when it was last looked at
 	// Lagged is what a recovery brings back, and how far it is; nil before it was planned, and in other runs.
 	Lagged *Lagged `json:"lagged,omitempty"`
+	// Turn is how a failback turns the flow round, and what that takes; nil before it was examined, and in other runs.
+	Turn *activities.TurnPlan `json:"turn,omitempty"`
 }
 
 // StepStatus is one step. Times are zero while unknown.

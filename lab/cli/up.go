@@ -43,7 +43,7 @@ func (f *upFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.policy, "policy", "", "what mirrormaker calls topics on the target: identity (the default) or default, with the source's alias before it")
 	flags.IntVar(&f.brokers, "brokers", 0, "brokers of each cluster; 3 by default, 1 on Apache Kafka")
 	flags.BoolVar(&f.exactlyOnce, "exactly-once", false, "exactly-once source support of Kafka Connect")
-	flags.BoolVar(&f.oneWay, "one-way-link", false, "a link from east to west alone")
+	flags.BoolVar(&f.oneWay, "one-way-link", false, "a link for each direction, none of which can be reversed")
 	flags.BoolVar(&f.tls, "tls", false, "TLS for Kafka, Consul, Vault and the link, under an authority of the lab's own")
 	flags.BoolVar(&f.defaults, "temporal-defaults", false, "leave Temporal's server settings as they come")
 	flags.IntVar(&f.pendingMillis, "mirror-stop-millis", 0, "how long a mirror takes to stop")

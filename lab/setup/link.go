@@ -68,11 +68,10 @@ func (l *Lab) provisionLink(ctx context.Context) error {
 	if err := l.must(ctx, west, "/links?link_name="+LinkName, forward); err != nil {
 		return fmt.Errorf("make the link: %w", err)
 	}
-	if !l.options.OneWayLink {
-		// The other half mirrors nothing until it is reversed; its syncs are off, or ACLs would go round in circles.
-		if err := l.must(ctx, east, "/links?link_name="+LinkName, l.linkBody(west, nil)); err != nil {
-			return fmt.Errorf("make the link's other half: %w", err)
-		}
+	// The other half, or the link of the other direction, mirrors nothing yet; its syncs are off, or ACLs would go round in
+	// circles.
+	if err := l.must(ctx, east, "/links?link_name="+LinkName, l.linkBody(west, nil)); err != nil {
+		return fmt.Errorf("make the link's other half: %w", err)
 	}
 	whole := ctx
 	mirrors, ctx := errgroup.WithContext(ctx)

@@ -29,7 +29,7 @@ type Options struct {
 	EditBroker func(broker *tree.Spec) error
 	// EditConnector changes the settings of each connector of MirrorMaker before it is first made.
 	EditConnector func(name string, config map[string]string)
-	// OneWayLink makes a link from east to west alone, so that there is no way back by reversing it.
+	// OneWayLink makes a link for each direction, none of which can be reversed.
 	OneWayLink bool
 	// TLS has the clusters, Consul, Vault and the link serve it alone, under an authority of the lab's own. Temporal cannot.
 	// A folder keeps what it was made with.

@@ -74,9 +74,7 @@ func (l *Lab) runbook(w Workload) runbooks.Runbook {
 	if l.options.Link == MirrorMaker { // connectors whose source is dead take a minute to stop, behind their seal
 		r.Budgets.Promote = seconds(100)
 	}
-	if !l.options.OneWayLink && l.options.Link == ClusterLinking { // the way home over MirrorMaker has no connectors yet
-		r.Links = append(r.Links, l.runbookLink(other, home))
-	}
+	r.Links = append(r.Links, l.runbookLink(other, home)) // the way home; what is not there yet a failback makes
 	for _, cluster := range Clusters {
 		r.Clusters[cluster] = runbooks.Cluster{
 			Bootstrap: l.Bootstrap(cluster), ID: l.ClusterID(cluster),

@@ -247,11 +247,7 @@ func TestRunbookAndLink(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, "somebody else", loaded.Runbook.Metadata.Owner)
 			require.Equal(t, lab.ClusterID("west"), loaded.Runbook.Links[0].ClusterLinking.Cluster)
-			links := 2
-			if oneWay {
-				links = 1
-			}
-			require.Len(t, loaded.Runbook.Links, links)
+			require.Len(t, loaded.Runbook.Links, 2)
 			for _, link := range loaded.Runbook.Links {
 				login := lab.LinkLogin()
 				request, err := http.NewRequestWithContext(t.Context(), http.MethodGet,

@@ -1,0 +1,125 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"switchback/internal/killpoint"
+	"switchback/replication"
+	"switchback/runbooks"
+)
+
+// Flow lets the mirrors flow, once the fence has given way: a seal that still holds them is lifted, read back from every
+// broker, and only then connectors are resumed (P27). It is done when every mirror is active.
+func (a *Turns) Flow(ctx context.Context, in TurnInput) (out TurnedResult, err error) {
+	ctx, out.Acted = begin(ctx)
+	t, err := a.begun(ctx, in)
+	if err != nil {
+		return out, err
+	}
+	defer t.close()
+	if err := a.unsealed(ctx, t, &out); err != nil {
+		return out, err
+	}
+	killpoint.Reach("Flow/middle")
+	asked := time.Time{}
+	topics := Scope{Topics: t.here}.TopicNames()
+	err = until(ctx, in.Deadline, turnEvery, func(ctx context.Context) (bool, string, error) {
+		states, err := t.mirrors(ctx)
+		if err != nil {
+			return false, "", err
+		}
+		var waiting []string
+		for _, topic := range topics {
+			if m := states[topic]; m.State != replication.MirrorActive {
+				waiting = append(waiting, fmt.Sprintf("%s: %s %s", topic, m.Raw, m.Reason))
+			}
+		}
+		if len(waiting) > 0 && !t.link.StopIsFinal() && time.Since(asked) > 5*askAgain {
+			asked = time.Now()
+			p := &positioning{turning: t, turns: a}
+			if err := p.act(ctx, t.link.Resume); err != nil {
+				return false, "", err
+			}
+			out.Changed = true
+		}
+		return len(waiting) == 0, fmt.Sprintf("%d mirrors to flow: %s", len(waiting), firstFew(waiting)), nil
+	})
+	out.Text = fmt.Sprintf("%d topics of %s are mirrored to %s", len(topics), in.Route.From.Name, in.Route.To.Name)
+	return out, err
+}
+
+// unsealed lifts what the runbook had denied this link on the cluster that it mirrors to.
+func (a *Turns) unsealed(ctx context.Context, t *turning, out *TurnedResult) error {
+	mm := t.in.Route.Link.MirrorMaker
+	if mm == nil {
+		return nil
+	}
+	site, book := t.names.To.Name, t.in.Guard.Run.Runbook
+	owned, err := t.rec.owned(ctx, book, site)
+	if err != nil {
+		return err
+	}
+	seal := slices.DeleteFunc(slices.Clone(owned.ACLs), func(acl replication.ACL) bool {
+		return acl.Principal != mm.Principals.Data && acl.Principal != mm.Principals.Admin
+	})
+	if len(seal) == 0 {
+		return nil
+	}
+	wctx, cancel, err := writing(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	if err := t.to.DeleteACLs(wctx, seal); err != nil {
+		return wrap("lift the seal on "+site, err)
+	}
+	if _, err := everyBroker(ctx, t.to, seal, false); err != nil {
+		return wrap("read back that the seal is gone from "+site, err)
+	}
+	out.Changed = true
+	left := OwnedACLs{Run: owned.Run, ACLs: replication.Missing(owned.ACLs, seal)}
+	return t.rec.put(wctx, map[string]any{aclsKey(book, site): left})
+}
+
+// InStepInput says what counts as in step: what is left is mirrored within Within, by the rate that is measured.
+type InStepInput struct {
+	TurnInput
+	Runbook runbooks.Runbook `json:"runbook"`
+	Within  time.Duration    `json:"within"`
+}
+
+// InStepResult is the lag when it was in step.
+type InStepResult struct {
+	Lag     int64   `json:"lag"`
+	Seconds float64 `json:"seconds"` // to mirror it at the measured rate
+	Text    string  `json:"text"`
+}
+
+// InStep waits until the cluster has caught up so far that a planned failover to it would drain in time. It is the same
+// measurement that preflight makes.
+func (a *Turns) InStep(ctx context.Context, in InStepInput) (out InStepResult, err error) {
+	ctx, _ = begin(ctx)
+	t, err := a.begun(ctx, in.TurnInput)
+	if err != nil {
+		return out, err
+	}
+	defer t.close()
+	err = until(ctx, in.Deadline, turnEvery, func(ctx context.Context) (bool, string, error) {
+		s := &survey{in: PreflightInput{Runbook: in.Runbook, Route: in.Route}, r: t.route, topics: t.here,
+			result: &PreflightResult{Lag: replication.Unknown, DrainSeconds: -1}}
+		if err := drainFits(ctx, s); err != nil {
+			return false, "", err
+		}
+		out.Lag, out.Seconds = s.result.Lag, s.result.DrainSeconds
+		if out.Seconds >= 0 {
+			out.Text = fmt.Sprintf("%s is %d records behind %s, about %.1f s", in.Route.To.Name, out.Lag, in.Route.From.Name, out.Seconds)
+		} else if n := len(s.result.Findings); n > 0 {
+			out.Text = s.result.Findings[n-1].Means
+		}
+		return out.Seconds >= 0 && out.Seconds <= in.Within.Seconds(), out.Text, nil
+	})
+	return out, err
+}

@@ -1,0 +1,296 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"switchback/internal/fault"
+	"switchback/internal/killpoint"
+	"switchback/replication"
+)
+
+// TurnedResult says how far turning round is.
+type TurnedResult struct {
+	Acted
+	Way  Way    `json:"way"`
+	Text string `json:"text"`
+}
+
+// turnEvery is the pause between two looks while a link turns round.
+const turnEvery = 250 * time.Millisecond
+
+// Position puts the mirrors of the other direction in place behind the fence: topics are restored or made anew as mirrors,
+// connectors are made and set to the marks, and do not run yet. It does exactly what Examine found and was approved, and
+// says so where the last look finds something else (P28). What an earlier attempt did is not done again.
+func (a *Turns) Position(ctx context.Context, in TurnInput) (out TurnedResult, err error) {
+	ctx, out.Acted = begin(ctx)
+	t, err := a.begun(ctx, in)
+	if err != nil {
+		return out, err
+	}
+	defer t.close()
+	list, err := t.kept(ctx)
+	if err != nil {
+		return out, err
+	}
+	p := &positioning{turning: t, turns: a, list: list}
+	switch _, connectors := t.link.(replication.Mirrored); {
+	case connectors:
+		out.Way, out.Text, err = WayResume, "", p.connectors(ctx, &out)
+	case slices.ContainsFunc(list, func(one TurnTopic) bool { return one.Cut != nil }):
+		out.Way, err = WayRestore, p.restore(ctx)
+	default:
+		out.Way, err = WayRebuild, p.rebuild(ctx)
+	}
+	if err != nil {
+		return out, err
+	}
+	out.Changed = true
+	if out.Text == "" {
+		out.Text = fmt.Sprintf("%d topics of %s are mirrors of %s", len(list), in.Route.To.Name, in.Route.From.Name)
+	}
+	return out, nil
+}
+
+// positioning is Position at work.
+type positioning struct {
+	*turning
+	turns *Turns
+	list  []TurnTopic
+}
+
+// act looks once more whether the run is still wanted, then writes inside a deadline of its own: an attempt that comes late
+// finds another epoch, or is over (P35).
+func (p *positioning) act(ctx context.Context, write func(context.Context) error) error {
+	if err := p.turns.check(ctx, p.in.Guard); err != nil {
+		return err
+	}
+	wctx, cancel, err := writing(afresh(ctx))
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	return write(wctx)
+}
+
+// restore asks for exactly the cuts that were approved; the link repeats the preview before it sends anything.
+func (p *positioning) restore(ctx context.Context) error {
+	back, ok := p.link.(replication.Reverser)
+	if !ok {
+		return fmt.Errorf("the link cannot restore topics: %w", fault.ErrInvalid)
+	}
+	var cuts []replication.Cut
+	for _, one := range p.list {
+		if one.Cut != nil {
+			cuts = append(cuts, *one.Cut)
+		}
+	}
+	return p.mirrored(ctx, func(ctx context.Context, waiting []string) error {
+		some := slices.DeleteFunc(slices.Clone(cuts), func(c replication.Cut) bool { return !slices.Contains(waiting, c.Topic) })
+		if len(some) == 0 {
+			return nil
+		}
+		return p.act(ctx, func(ctx context.Context) error {
+			_, err := back.Restore(ctx, some)
+			if errors.Is(err, fault.ErrConflict) { // it stays so: somebody has to look
+				return fmt.Errorf("%w: %w", fault.ErrInvalid, err)
+			}
+			if errors.Is(err, fault.ErrUnclear) { // the states tell
+				return nil
+			}
+			return err
+		})
+	})
+}
+
+// rebuild deletes topics that are no mirrors, and makes mirrors of the same name. What is deleted is looked at once more: its
+// ends are those that were approved, and nothing else hangs on it (P28, I9).
+func (p *positioning) rebuild(ctx context.Context) error {
+	back, ok := p.link.(replication.Rebuilder)
+	if !ok {
+		return fmt.Errorf("the link cannot mirror topics anew: %w", fault.ErrInvalid)
+	}
+	return p.mirrored(ctx, func(ctx context.Context, waiting []string) error {
+		there, err := p.to.Topics(ctx, func(name string) bool { return slices.Contains(waiting, name) })
+		if err != nil {
+			return wrap("list topics of "+p.names.To.Name, err)
+		}
+		names := Scope{Topics: there}.TopicNames()
+		if len(names) > 0 {
+			if err := p.mayGo(ctx, back, names); err != nil {
+				return err
+			}
+			killpoint.Reach("Position/delete")
+			return p.act(ctx, func(ctx context.Context) error { return failedOnes(back.DeleteTopics(ctx, names)) })
+		}
+		killpoint.Reach("Position/create")
+		return p.act(ctx, func(ctx context.Context) error { return failedOnes(back.CreateMirrors(ctx, waiting)) })
+	})
+}
+
+// failedOnes makes an error of outcomes that failed; what is pending or unclear the states tell.
+func failedOnes(outcomes []replication.Outcome, err error) error {
+	if errors.Is(err, fault.ErrUnclear) {
+		err = nil
+	}
+	if bad, text := notOK(only(outcomes, replication.Failed)); err == nil && len(bad) > 0 {
+		return fmt.Errorf("%s: %w", text, fault.ErrNotReady)
+	}
+	return err
+}
+
+// mayGo is the last look before topics are deleted.
+func (p *positioning) mayGo(ctx context.Context, back replication.Rebuilder, names []string) error {
+	hang, err := back.Dependents(ctx, names)
+	if err != nil {
+		return wrap("look for what hangs on the topics of "+p.names.To.Name, err)
+	}
+	if _, text := notOK(hang); text != "" {
+		return fault.Hint(fmt.Errorf("topics of %s cannot be deleted yet: %s: %w", p.names.To.Name, text, fault.ErrInvalid),
+			"wait for the stop of those mirrors, or end the other links' use of them, then retry")
+	}
+	ends, err := p.to.Ends(ctx, names)
+	if err != nil {
+		return wrap("read the ends of "+p.names.To.Name, err)
+	}
+	now := byPartition(ends)
+	var differ []string
+	for _, one := range p.list {
+		if !slices.Contains(names, one.Topic) {
+			continue
+		}
+		if len(one.Ends) == 0 {
+			differ = append(differ, one.Topic+" was not there when it was approved")
+		}
+		for _, was := range one.Ends {
+			if is := now[was.Partition]; is.LogEnd != was.LogEnd {
+				differ = append(differ, fmt.Sprintf("%s ends at %d, approved was %d", was.Name(), is.LogEnd, was.LogEnd))
+			}
+		}
+	}
+	if len(differ) > 0 {
+		return fault.Hint(fmt.Errorf("topics of %s are not what was approved: %s: %w", p.names.To.Name, firstFew(differ), fault.ErrInvalid),
+			"nothing was deleted; find out who wrote there, recover it, then start a new run")
+	}
+	return nil
+}
+
+// mirrored waits until every topic is a mirror, read-only. ask is called with those that are none, and again when nothing
+// came of it.
+func (p *positioning) mirrored(ctx context.Context, ask func(ctx context.Context, waiting []string) error) error {
+	asked := time.Time{}
+	return until(ctx, p.in.Deadline, turnEvery, func(ctx context.Context) (bool, string, error) {
+		states, err := p.mirrors(ctx)
+		if err != nil {
+			return false, "", err
+		}
+		var waiting, none []string
+		for _, one := range p.list {
+			switch m := states[one.Topic]; m.State {
+			case replication.MirrorActive, replication.MirrorPaused:
+			case replication.MirrorStarting, replication.MirrorStopping:
+				waiting = append(waiting, fmt.Sprintf("%s: %s", one.Topic, m.Raw))
+			case replication.MirrorFailed, replication.MirrorUnknown:
+				if m.Raw != "" {
+					waiting = append(waiting, fmt.Sprintf("%s: %s %s", one.Topic, m.Raw, m.Reason))
+					continue
+				}
+				none = append(none, one.Topic)
+			default:
+				none = append(none, one.Topic)
+			}
+		}
+		if len(none) > 0 && time.Since(asked) > askAgain {
+			asked = time.Now()
+			if err := ask(ctx, none); err != nil {
+				return false, "", err
+			}
+			killpoint.Reach("Position/middle")
+		}
+		for _, name := range none {
+			waiting = append(waiting, name+": no mirror yet")
+		}
+		return len(waiting) == 0, fmt.Sprintf("%d topics of %s to become mirrors: %s", len(waiting), p.names.To.Name, firstFew(waiting)), nil
+	})
+}
+
+// connectors makes those of this direction, stopped, and sets them to the first record that is the new cluster's own: all
+// before is on both (P27). What was copied from there is left out by its header (P26).
+func (p *positioning) connectors(ctx context.Context, out *TurnedResult) error {
+	link, ok := p.link.(replication.Mirrored)
+	if !ok {
+		return fmt.Errorf("the link has no connectors: %w", fault.ErrInvalid)
+	}
+	states, err := p.mirrors(ctx)
+	if err != nil {
+		return err
+	}
+	running := 0
+	for _, one := range p.list {
+		if states[one.Topic].State == replication.MirrorActive {
+			running++
+		}
+	}
+	if running == len(p.list) && running > 0 {
+		out.Text = "the connectors run already"
+		return nil
+	}
+	opposite, err := p.turns.Links.Open(ctx, Route{From: p.in.Route.To, To: p.in.Route.From, Link: p.in.Opposite}, p.to, p.from)
+	if err != nil {
+		return wrap("open the link of the other direction", err)
+	}
+	var made []replication.Outcome
+	err = until(ctx, p.in.Deadline, turnEvery, func(ctx context.Context) (bool, string, error) {
+		err := p.act(ctx, func(ctx context.Context) (err error) {
+			made, err = link.CreateStopped(ctx, opposite, p.ids[1])
+			return err
+		})
+		return err == nil, "", err
+	})
+	if err != nil {
+		return wrap("make the connectors of the way back", err)
+	}
+	killpoint.Reach("Position/middle")
+	next, err := p.next()
+	if err != nil {
+		return err
+	}
+	err = until(ctx, p.in.Deadline, turnEvery, func(ctx context.Context) (bool, string, error) {
+		err := p.act(ctx, func(ctx context.Context) error { return link.PatchOffsets(ctx, next) })
+		return err == nil, "", err
+	})
+	if err != nil {
+		return wrap("set where the connectors begin", err)
+	}
+	out.Text = fmt.Sprintf("connectors stand ready, set to %d marks", len(next))
+	for _, o := range made {
+		out.Text += "; " + o.Name + " " + o.Reason
+	}
+	return nil
+}
+
+// next is where each partition goes on: at the new cluster's own records where the old one has what came before, else at
+// the beginning.
+func (p *positioning) next() (map[replication.Partition]int64, error) {
+	next := map[replication.Partition]int64{}
+	for _, one := range p.list {
+		for at, e := range p.own {
+			if at.Topic != one.Topic {
+				continue
+			}
+			mark, marked := p.marks[at]
+			switch {
+			case one.State == "missing" || one.Deleted == 0 && !marked:
+				next[at] = 0
+			case !marked:
+				return nil, fmt.Errorf("%s has records on %s, and no mark says which of them %s has: %w", at.Name(), p.names.To.Name, p.names.From.Name, fault.ErrInvalid)
+			default:
+				next[at] = min(mark.TargetEnd, e.LogEnd)
+			}
+		}
+	}
+	return next, nil
+}
