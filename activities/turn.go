@@ -70,6 +70,7 @@ type TurnPlan struct {
 	Marks    string      `json:"marks,omitempty"` // the run that kept the marks it goes by
 	LinkName string      `json:"linkName"`
 	Topics   int         `json:"topics"`
+	Stranded int64       `json:"stranded"` // offsets beyond the marks that no recovery has accounted for, whatever happens to them
 	Goes     int64       `json:"goes"`
 	Unsaved  int64       `json:"unsaved"`
 	Deleted  int64       `json:"deleted"`

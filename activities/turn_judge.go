@@ -21,6 +21,7 @@ func (e *examined) judge(ctx context.Context, list []TurnTopic) error {
 	}
 	left := 0
 	for i, one := range list {
+		e.out.Stranded += one.Unsaved
 		if !e.out.Way.destroys() {
 			list[i].Goes, list[i].Unsaved, list[i].Deleted = 0, 0, 0
 		} else if e.out.Way == WayRestore {

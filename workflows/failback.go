@@ -243,6 +243,8 @@ func (b *failback) recoverTail(ctx workflow.Context, until time.Time) (string, e
 		return fmt.Sprintf("nothing can be recovered: %s has no topic that was marked", b.route.To.Name), nil
 	case b.plan.Done:
 		return fmt.Sprintf("nothing: %s mirrors %s already", b.route.To.Name, b.route.From.Name), nil
+	case b.plan.Stranded == 0:
+		return "nothing is stranded on " + b.route.To.Name, nil
 	}
 	out, err := b.child(ctx, "recover", "Bring back what is stranded on "+b.route.To.Name, RecoverLaggedData,
 		RecoverInput{Runbook: b.in.Runbook, From: b.route.To.Name, Reason: b.in.Reason, By: b.in.By})

@@ -83,8 +83,8 @@ func (b *failback) would() map[Step]string {
 	switch {
 	case b.wants.NoRecovery:
 		w[RecoverTail] = "nothing: it was asked to leave recovery out"
-	case b.plan.Marks == "" || b.plan.Way == activities.WayAnew || b.plan.Done:
-		w[RecoverTail] = "nothing: no topic of " + to + " is as it was left"
+	case b.plan.Marks == "" || b.plan.Way == activities.WayAnew || b.plan.Done || b.plan.Stranded == 0:
+		w[RecoverTail] = "nothing: nothing is stranded on " + to
 	}
 	if b.plan.Way == activities.WayRebuild {
 		w[ProtectHome] = fmt.Sprintf("the topics of %s are deleted, once both clusters were proven equal, and mirrored from %s", from, to)
