@@ -242,7 +242,7 @@ func TestRecoverGoesOnWithoutATailThatIsGone(t *testing.T) {
 
 // asError of the fake's methods, which return a typed nil when all went well.
 func asError(err error) error {
-	if code, ok := err.(*kerr.Error); ok && code == nil {
+	if code, ok := errors.AsType[*kerr.Error](err); ok && code == nil {
 		return nil
 	}
 	return err

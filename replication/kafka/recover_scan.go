@@ -113,7 +113,7 @@ func (s *scan) look(ctx context.Context) error {
 }
 
 func (s *scan) add(p *piece, known *keys) {
-	s.Tally = s.Tally.Plus(p.tally)
+	s.Tally = s.Plus(p.tally)
 	limit, err := strconv.ParseInt(s.config["max.message.bytes"], 10, 64)
 	for i := range p.records {
 		r := &p.records[i]
