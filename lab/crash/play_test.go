@@ -279,19 +279,28 @@ func (p *play) start(ctx context.Context) {
 // crash waits for the point and lets happen what is to happen there.
 func (p *play) crash(ctx context.Context, sc scenario) {
 	p.t.Helper()
-	reaching, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	require.NoError(p.t, p.bench.reached(reaching, sc.point))
 	if sc.crash != nil {
+		reaching, cancel := context.WithTimeout(ctx, 3*patience)
+		defer cancel()
+		require.NoError(p.t, p.bench.reached(reaching, sc.point))
 		p.step = p.at(ctx)
 		sc.crash(p)
 		return
 	}
-	_, err := p.bench.Wait(ctx, "worker")
-	require.NoError(p.t, err)
-	require.NoError(p.t, p.bench.goOn(sc.point))
+	p.dies(ctx, sc.point)
 	p.bench.again(p.t, "worker")
 	p.step = sc.point
+}
+
+// dies waits until the worker was killed at a point.
+func (p *play) dies(ctx context.Context, point string) {
+	p.t.Helper()
+	reaching, cancel := context.WithTimeout(ctx, 3*patience)
+	defer cancel()
+	require.NoError(p.t, p.bench.reached(reaching, point))
+	_, err := p.bench.Wait(ctx, "worker")
+	require.NoError(p.t, err)
+	require.NoError(p.t, p.bench.goOn(point))
 }
 
 // at is the step at which the run is: a step that runs beside others counts by its activity's name in the table.
