@@ -19,7 +19,7 @@ import (
 
 const (
 	// commitEvery keeps transactions short: an open one holds up every read_committed consumer of a live topic (P31).
-	commitEvery = 500 * time.Millisecond
+	commitEvery = 800 * time.Millisecond
 	// sideBySide is how many partitions are copied at the same time. Each has a few pieces in memory, which bounds it.
 	sideBySide = 8
 	// lastWords is how long a recovery that is stopped may take to end what it has begun.
@@ -121,6 +121,7 @@ func (r *recovery) begin(ctx context.Context) error {
 		return err
 	}
 	r.tx = tx
+	r.tx.expect(progressPartition)
 	if r.job.Rate > 0 {
 		r.rate = rate.NewLimiter(rate.Limit(r.job.Rate), max(1, int(r.job.Rate/10)))
 	}
@@ -242,7 +243,7 @@ func (t *copying) guarded() bool {
 	return t.now.Treatment == replication.TreatAppend && t.now.Compacted
 }
 
-// commitNowAndThen ends the transaction twice a second, until nobody writes any more.
+// commitNowAndThen ends the transaction every so often, until nobody writes any more.
 func (r *recovery) commitNowAndThen(ctx context.Context, idle <-chan struct{}) error {
 	tick := time.NewTicker(r.every)
 	defer tick.Stop()
@@ -275,6 +276,9 @@ func grace(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // copy handles one tail from where it stands.
 func (r *recovery) copy(ctx context.Context, t *copying) error {
+	if t.now.Treatment.Copies() {
+		defer r.tx.expect(t.now.Into)()
+	}
 	return r.reader(t, t.now.To).pieces(ctx, func(p *piece) error {
 		if err := r.allow(ctx, len(p.records)); err != nil {
 			return err

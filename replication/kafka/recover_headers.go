@@ -21,7 +21,7 @@ func newStamper(job replication.CopyJob, from replication.Partition) *stamper {
 	s.front = appendHeader(s.front, replication.HeaderTopic, from.Topic)
 	s.front = appendHeader(s.front, replication.HeaderPartition, strconv.Itoa(int(from.Partition)))
 	s.back = appendHeader(nil, replication.HeaderRun, job.Run)
-	s.back = appendHeader(s.back, replication.HeaderFrom(job.Cluster), job.Cluster)
+	s.back = appendHeader(s.back, replication.HeaderFrom(job.Cluster), "") // its key says it all
 	return s
 }
 

@@ -135,7 +135,7 @@ func requireCopy(t testing.TB, want, got *kgo.Record) {
 	require.Equal(t, map[string]string{
 		replication.HeaderOrigin: "east-id", replication.HeaderTopic: want.Topic, replication.HeaderPartition: strconv.Itoa(int(want.Partition)),
 		replication.HeaderOffset: strconv.FormatInt(want.Offset, 10), replication.HeaderTimestamp: strconv.FormatInt(want.Timestamp.UnixMilli(), 10),
-		replication.HeaderRun: ours[replication.HeaderRun], replication.HeaderFrom("east-id"): "east-id"}, ours, at)
+		replication.HeaderRun: ours[replication.HeaderRun], replication.HeaderFrom("east-id"): ""}, ours, at)
 }
 
 // transact writes n records in a transaction of the old cluster, and commits it or not.

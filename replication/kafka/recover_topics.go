@@ -20,7 +20,7 @@ var progressPartition = replication.Partition{Topic: replication.RecoveryTopic}
 
 func progressKey(tail string, p replication.Partition) string { return tail + "/" + p.Name() }
 
-// EnsureRecovery makes the topic that holds how far recoveries are, unless it is there. Progress is written twice a
+// EnsureRecovery makes the topic that holds how far recoveries are, unless it is there. Progress is written every
 // second, so its segments are small: only closed ones are compacted.
 func (c *Cluster) EnsureRecovery(ctx context.Context) error {
 	_, err := c.EnsureTopic(ctx, replication.NewTopic{Name: replication.RecoveryTopic, Partitions: 1, Configs: map[string]string{

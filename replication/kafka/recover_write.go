@@ -40,6 +40,7 @@ type transaction struct {
 	sequence map[replication.Partition]int32
 	leaders  map[replication.Partition]leader
 	added    map[replication.Partition]bool // to the transaction that is open
+	expected map[replication.Partition]bool // to be written to in each transaction: they are added together
 	broken   bool                           // a part of it is missing: it can only be aborted
 	unclear  bool                           // an answer was lost, and its request may arrive late
 }
@@ -66,7 +67,8 @@ func (c *Cluster) transactional(ctx context.Context, id string) (*transaction, e
 		return nil, c.fail("write with a transaction", fmt.Errorf("%w: %w", fault.ErrInvalid, err), writing)
 	}
 	w := &transaction{c: &Cluster{name: c.name, opts: c.opts, client: client, logins: c.logins}, id: id, producer: -1, epoch: -1,
-		sequence: map[replication.Partition]int32{}, leaders: map[replication.Partition]leader{}, added: map[replication.Partition]bool{}}
+		sequence: map[replication.Partition]int32{}, leaders: map[replication.Partition]leader{}, added: map[replication.Partition]bool{},
+		expected: map[replication.Partition]bool{}}
 	if err := w.begin(ctx, -1, -1); err != nil {
 		client.Close()
 		return nil, err
@@ -110,9 +112,21 @@ func (w *transaction) insist(ctx context.Context, doing string, ask func(context
 		if err == nil {
 			return nil
 		}
-		if !passes(err) || !pause(bounded, try) {
+		// The end of one transaction is still being written for a few milliseconds when the next one begins.
+		if !passes(err) || !wait(bounded, min(maxBackoff, 2*time.Millisecond<<min(try, 10))) {
 			return w.c.fail(doing, err, writing)
 		}
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -122,10 +136,32 @@ func passes(err error) bool {
 	return ok && (code.Retriable || errors.Is(err, kerr.ConcurrentTransactions))
 }
 
-// join makes partitions part of the transaction, which begins with the first.
-func (w *transaction) join(ctx context.Context, parts ...replication.Partition) error {
+// expect adds a partition whenever another one is added, until the function that it returns is called.
+func (w *transaction) expect(p replication.Partition) (no func()) {
+	set := func(yes bool) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if delete(w.expected, p); yes {
+			w.expected[p] = true
+		}
+	}
+	set(true)
+	return func() { set(false) }
+}
+
+// join makes a partition part of the transaction, which begins with the first, and those that are expected with it.
+func (w *transaction) join(ctx context.Context, p replication.Partition) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.added[p] {
+		return nil
+	}
+	parts := []replication.Partition{p}
+	for other := range w.expected {
+		if other != p {
+			parts = append(parts, other)
+		}
+	}
 	req := kmsg.NewPtrAddPartitionsToTxnRequest()
 	req.TransactionalID, req.ProducerID, req.ProducerEpoch = w.id, w.producer, w.epoch
 	for _, p := range parts {
@@ -139,9 +175,6 @@ func (w *transaction) join(ctx context.Context, parts ...replication.Partition) 
 			req.Topics = append(req.Topics, rt)
 		}
 		req.Topics[i].Partitions = append(req.Topics[i].Partitions, p.Partition)
-	}
-	if len(req.Topics) == 0 {
-		return nil
 	}
 	err := w.insist(ctx, "begin a transaction", func(ctx context.Context) error {
 		resp, err := req.RequestWith(ctx, w.c.ask())
