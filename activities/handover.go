@@ -67,6 +67,9 @@ func (a *Groups) HandOver(ctx context.Context, in HandOverInput) (out HandOverRe
 		return out, err
 	}
 	killpoint.Reach("HandOver/middle")
+	if err := pastCopies(ctx, r, groups); err != nil {
+		return out, err
+	}
 	if err := a.holdBack(ctx, r, in, scope, groups); err != nil {
 		return out, err
 	}

@@ -98,8 +98,8 @@ type InStepResult struct {
 	Text    string  `json:"text"`
 }
 
-// InStep waits until the cluster has caught up so far that a planned failover to it would drain in time. It is the same
-// measurement that preflight makes.
+// InStep waits until the cluster has caught up so far that a planned failover to it would drain in time, by the measurement that
+// preflight makes, and until every group has read past what was recovered (P26).
 func (a *Turns) InStep(ctx context.Context, in InStepInput) (out InStepResult, err error) {
 	ctx, _ = begin(ctx)
 	t, err := a.begun(ctx, in.TurnInput)
@@ -119,7 +119,15 @@ func (a *Turns) InStep(ctx context.Context, in InStepInput) (out InStepResult, e
 		} else if n := len(s.result.Findings); n > 0 {
 			out.Text = s.result.Findings[n-1].Means
 		}
-		return out.Seconds >= 0 && out.Seconds <= in.Within.Seconds(), out.Text, nil
+		if out.Seconds < 0 || out.Seconds > in.Within.Seconds() {
+			return false, out.Text, nil
+		}
+		groups, err := t.from.Groups(ctx, in.Runbook.Groups.Match)
+		if err != nil {
+			return false, "", wrap("list groups of "+in.Route.From.Name, err)
+		}
+		behind, err := behindCopies(ctx, t.route, groupNames(groups))
+		return err == nil && len(behind) == 0, "groups to read past what was recovered: " + firstFew(behind), err
 	})
 	return out, err
 }
