@@ -132,7 +132,7 @@ func putSecret(ctx context.Context, vault *api.Client, path string, data map[str
 	for key, value := range data {
 		plain[key] = value.Reveal()
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
 		_, err := vault.KVv2(mount).Put(ctx, path, plain, api.WithCheckAndSet(0))

@@ -110,7 +110,7 @@ func (p *process) awaitReady(ctx context.Context, spec Spec, done <-chan struct{
 	}
 	within := spec.ReadyWithin
 	if within == 0 {
-		within = 30 * time.Second
+		within = 2 * time.Minute // who ends is seen at once; who is slow is on a busy machine
 	}
 	wait, cancel := context.WithTimeout(ctx, within)
 	defer cancel()

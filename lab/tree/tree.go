@@ -28,7 +28,7 @@ type Spec struct {
 	Log string
 	// Ready is asked again and again until it returns nil. A nil Ready means: ready once started.
 	Ready func(ctx context.Context) error
-	// ReadyWithin bounds that wait; 30 s when zero.
+	// ReadyWithin bounds that wait; 2 min when zero.
 	ReadyWithin time.Duration
 	// Stop asks for a graceful end; SIGTERM when zero.
 	Stop syscall.Signal
