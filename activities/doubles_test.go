@@ -29,6 +29,7 @@ type fakeLink struct {
 	patched map[replication.Partition]int64
 	passes  atomic.Int32 // of translations
 	unknown string       // why no offset can be translated; empty where all can
+	failing int32        // the pass that fails; 0 is none
 	mu      sync.Mutex
 
 	now      replication.Syncs
@@ -174,7 +175,9 @@ func (l *fakeLink) Denials(what replication.Denial, names []string) (list []repl
 }
 
 func (l *fakeLink) Translate(_ context.Context, groups []replication.GroupOffsets) ([]replication.GroupOffsets, error) {
-	l.passes.Add(1)
+	if l.passes.Add(1) == l.failing {
+		return nil, fmt.Errorf("translate: %w", fault.ErrNotReady)
+	}
 	for _, g := range groups {
 		for i := range g.Offsets {
 			g.Offsets[i].Target, g.Offsets[i].Proof = g.Offsets[i].Source, replication.ProofExact

@@ -84,20 +84,13 @@ func (a *Groups) HandOver(ctx context.Context, in HandOverInput) (out HandOverRe
 	if err := r.link.HoldsBack(wctx, groups); err != nil {
 		return out, wrap("keep the link from writing the groups' offsets", err)
 	}
-	handed, err := handOver(wctx, r, groups, scope.Reads, target, in.Groups.WithoutCommit)
+	h := handover{r: r, run: in.Guard.Run.ID(), reads: scope.Reads, target: target, withoutCommit: in.Groups.WithoutCommit, inPart: groupsInPart}
+	handed, err := h.inParts(wctx, groups)
 	if err != nil {
 		return out, err
 	}
-	entries := map[string]any{}
-	for i, group := range groups {
-		out.count(group, in.Route.To.Name, handed[i])
-		if err := chunks(entries, offsetsKey(in.Guard.Run.ID(), group), handed[i]); err != nil {
-			return out, err
-		}
-	}
-	killpoint.Reach("HandOver/written")
-	if err := r.records.put(wctx, entries); err != nil {
-		return out, wrap("record the offsets", err)
+	for _, group := range groups {
+		out.count(group, in.Route.To.Name, handed[group])
 	}
 	out.Deviations = foldDeviations(out.Deviations)
 	out.Changed, out.Groups = true, len(groups)
@@ -310,43 +303,6 @@ func members(list []replication.Member) string {
 		names = append(names, fmt.Sprintf("and %d more", len(list)-5))
 	}
 	return strings.Join(names, ", ")
-}
-
-// handOver writes the groups' offsets on the target, for every partition of every topic that each reads, and reads them
-// back. A topic that a group only subscribed to counts as read (P24). All are translated in one pass.
-func handOver(ctx context.Context, r *route, groups []string, reads map[string][]string, target []replication.Ends, withoutCommit string) ([][]ReadBack, error) {
-	stand := make([]replication.GroupOffsets, len(groups))
-	before := make([]map[replication.Partition]int64, len(groups))
-	err := each(groups, func(i int, group string) error {
-		return wrap("read the offsets of group "+group, sideBySide(
-			func() error {
-				committed, err := r.from.Committed(ctx, group)
-				stand[i] = replication.GroupOffsets{Group: group, Offsets: replication.Committed(committed, target, reads[group]...)}
-				return err
-			},
-			func() (err error) { before[i], err = r.to.Committed(ctx, group); return err },
-		))
-	})
-	if err != nil {
-		return nil, err
-	}
-	translated, err := r.link.Translate(ctx, stand)
-	if err != nil {
-		return nil, wrap("translate the groups' offsets", err)
-	}
-	handed := make([][]ReadBack, len(groups))
-	return handed, each(groups, func(i int, group string) error {
-		final, err := replication.Place(translated[i].Offsets, target, withoutCommit)
-		if err == nil {
-			handed[i], err = commit(ctx, r.to, group, final)
-		}
-		for j, o := range handed[i] {
-			if was, ok := before[i][o.Partition]; ok && was > o.Target {
-				handed[i][j].Beyond = &was
-			}
-		}
-		return wrap("hand over group "+group, err)
-	})
 }
 
 // each does the same for groups side by side, at most groupsAtOnce; the error is that of the first that failed.

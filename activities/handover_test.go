@@ -66,6 +66,37 @@ func read(t *testing.T) *world {
 	return w
 }
 
+// More groups than one attempt can write are handed over in parts, and what was handed over stays so.
+func TestP35_AHandOverGoesOnWhereAnAttemptEnded(t *testing.T) {
+	t.Parallel()
+	w := read(t)
+	groups := []string{"billing-0", "billing-1", "billing-2", "billing-3", "billing-4"}
+	for i, group := range groups {
+		w.commit("east", group, map[replication.Partition]int64{at("orders", 0): int64(i)})
+	}
+	r, err := w.outside().opened(t.Context(), w.guard(), w.route())
+	require.NoError(t, err)
+	defer r.close()
+	target, err := r.to.Ends(t.Context(), []string{"orders"})
+	require.NoError(t, err)
+	h := handover{r: r, run: "run-1", target: target, withoutCommit: replication.WithoutCommitEarliest, inPart: 2}
+	w.link.failing = 2
+	_, err = h.inParts(t.Context(), groups)
+	require.Error(t, err)
+	require.Equal(t, map[replication.Partition]int64{at("orders", 0): 1, at("orders", 1): 0}, w.committed("west", groups[1]))
+	require.Empty(t, w.committed("west", groups[2]))
+	handed, err := h.inParts(t.Context(), groups)
+	require.NoError(t, err)
+	require.EqualValues(t, 4, w.link.passes.Load(), "the first part is not translated again")
+	require.Len(t, handed, len(groups))
+	stored, err := offsetsOf(t.Context(), r.records.to, "run-1")
+	require.NoError(t, err)
+	require.Equal(t, handed, stored)
+	for i, group := range groups {
+		require.Equal(t, map[replication.Partition]int64{at("orders", 0): int64(i), at("orders", 1): 0}, w.committed("west", group), group)
+	}
+}
+
 // Where nothing tells where a group goes on, the runbook does, and the run says so: it does not go back for it.
 func TestHandOverWithoutATranslation(t *testing.T) {
 	t.Parallel()

@@ -21,6 +21,7 @@ func scopeKey(run string) string          { return "scope/" + run + "/" }
 func syncsKey(link, run string) string    { return "syncs/" + link + "/" + run }
 func aclsKey(runbook, site string) string { return "acls/" + runbook + "/" + site }
 func offsetsKey(run, group string) string { return "offsets/" + run + "/" + group + "/" }
+func handedKey(run string) string         { return "handed/" + run }
 func removedKey(run string) string        { return "removed/" + run }
 func marksKey(cluster, run string) string { return "marks/" + cluster + "/" + run + "/" }
 
