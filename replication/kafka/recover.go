@@ -112,6 +112,11 @@ func (r *recovery) begin(ctx context.Context) error {
 	if r.job.ID == "" || r.job.Tail == "" || r.job.Cluster == "" {
 		return r.to.fail("recover", fmt.Errorf("%w: a job needs an id, a tail and a cluster", fault.ErrInvalid), writing)
 	}
+	for _, tail := range r.job.Tails {
+		if tail.Treatment.Copies() && tail.Into.Topic == "" {
+			return r.to.fail("recover "+tail.Name(), fmt.Errorf("%w: it says not where copies go", fault.ErrInvalid), reading)
+		}
+	}
 	tx, err := r.to.transactional(ctx, r.job.ID)
 	if err != nil {
 		return err
@@ -143,9 +148,6 @@ func (r *recovery) resume(ctx context.Context) error {
 		return err
 	}
 	for _, tail := range r.job.Tails {
-		if tail.Treatment.Copies() && tail.Into.Topic == "" {
-			return r.to.fail("recover "+tail.Name(), fmt.Errorf("%w: it says not where copies go", fault.ErrInvalid), reading)
-		}
 		now := replication.Begin(tail)
 		if s, ok := before[tail.Partition]; ok {
 			if now, err = s.GoOn(tail); err != nil {
