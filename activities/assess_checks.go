@@ -16,7 +16,7 @@ func (s *assessment) checks(clusters Clusters) []func(context.Context, *survey) 
 	}
 	return []func(context.Context, *survey) error{
 		s.sourceAnswers, s.targetIsWhole, s.linkCanFailOver, s.positionsAreFresh, s.groupsLiveOnce,
-		discoveryIsReady, credentialsWork(clusters), grantsAreThere, nothingDenies, recordsWork, clocksAgree, bare,
+		discoveryIsReady, credentialsWork(clusters), grantsAreThere, softened(strandedCanBeKept), nothingDenies, recordsWork, softened(positionsStayShort), clocksAgree, bare,
 		softened(clientsAreAlive), softened(nobodyElseWrites), softened(adviceIsHeard), softened(sealHolds(clusters)), softened(standbyIsClosed),
 	}
 }

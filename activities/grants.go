@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -83,7 +84,9 @@ func (a *Grants) FixGrants(ctx context.Context, in GrantsInput) (out GrantsResul
 	}
 	out.show(made, nil)
 	out.Text = fmt.Sprintf("%s made on %s, as each of %d brokers says itself", allows(out.Made), out.On, out.Brokers)
-	if out.Made == 0 {
+	if out.Made == 0 && l.lost != nil {
+		out.Text = "the runbook's clients lack nothing on " + out.On + " that their roles need; nothing was changed"
+	} else if out.Made == 0 {
 		out.Text = "the runbook's clients may do on " + out.On + " what they do on " + in.Route.From.Name + "; nothing was changed"
 	}
 	return out, nil
@@ -151,6 +154,7 @@ type grantsLook struct {
 	from   []replication.ACL
 	to     []replication.ACL
 	status replication.LinkStatus
+	lost   error // why the source, which may be lost, does not say what clients do there
 }
 
 func lookAtGrants(ctx context.Context, r *route, in GrantsInput) (l grantsLook, err error) {
@@ -158,12 +162,18 @@ func lookAtGrants(ctx context.Context, r *route, in GrantsInput) (l grantsLook, 
 	err = sideBySide(
 		func() error {
 			topics, err := r.from.Topics(ctx, in.Runbook.Topics.Match)
+			if sourceFailed(err) {
+				return l.byMirrors(ctx, r)
+			}
 			l.topics = Scope{Topics: topics}.TopicNames()
 			slices.Sort(l.topics)
 			return wrap("list topics of "+in.Route.From.Name, err)
 		},
 		func() (err error) {
-			l.from, err = r.from.ACLs(ctx)
+			if l.from, err = r.from.ACLs(ctx); sourceFailed(err) {
+				l.from, l.lost = nil, err
+				return nil
+			}
 			return wrap("read the ACLs of "+in.Route.From.Name, err)
 		},
 		func() (err error) { l.to, err = r.to.ACLs(ctx); return wrap("read the ACLs of "+in.Route.To.Name, err) },
@@ -172,6 +182,33 @@ func lookAtGrants(ctx context.Context, r *route, in GrantsInput) (l grantsLook, 
 	deny := func(a replication.ACL) bool { return a.Permission == replication.Deny }
 	l.from, l.to = slices.DeleteFunc(l.from, deny), slices.DeleteFunc(l.to, deny)
 	return l, err
+}
+
+// byMirrors takes the topics from the link, where the source does not say which it has.
+func (l *grantsLook) byMirrors(ctx context.Context, r *route) error {
+	mirrors, err := mirrored(ctx, r.link, l.in.Runbook.Topics.Match)
+	l.topics = slices.Sorted(maps.Keys(mirrors))
+	return err
+}
+
+// needed says whether a client needs there what it asks for: what it may do on the source. Of a source that is lost nobody knows
+// that: then a client that may do on the target what its role is about with none of the topics, or with none of its groups, was
+// never granted it.
+func (l grantsLook) needed(standing []replication.ACL, there replication.Request) bool {
+	if l.lost == nil {
+		return replication.Allowed(l.from, there)
+	}
+	if there.Operation != replication.OpWrite && there.Operation != replication.OpRead {
+		return false
+	}
+	if there.ResourceType != replication.ResourceTopic {
+		return true
+	}
+	return !slices.ContainsFunc(l.topics, func(topic string) bool {
+		one := there
+		one.Name = l.prefix + topic
+		return replication.Allowed(standing, one)
+	})
 }
 
 // missing are the ALLOWs that the clients lack, in the order of the runbook's clients. An operation that another one
@@ -184,7 +221,7 @@ func (l grantsLook) missing() (list []replication.ACL) {
 			acl := allowing(there, l.prefix)
 			here := there
 			here.Name = acl.Name
-			if replication.Allowed(l.from, there) && !replication.Allowed(standing, here) {
+			if l.needed(l.to, there) && !replication.Allowed(standing, here) {
 				standing, list = append(standing, acl), append(list, acl)
 			}
 		}
@@ -225,7 +262,11 @@ func (l grantsLook) transactional(principal string, standing []replication.ACL) 
 // advice is what to know about ALLOWs that are about to be made on the target.
 func (l grantsLook) advice(missing []replication.ACL) (list []string) {
 	to, from := l.in.Route.To, l.in.Route.From
-	if only := replication.Missing(missing, l.from); len(only) > 0 && l.status.Syncs.ACLs.Enabled && l.in.Route.Link.ClusterLinking != nil {
+	if l.lost != nil {
+		list = append(list, fmt.Sprintf("%s does not say what the clients may do there (%v): what they lack is judged by their roles, for those that were given nothing of it on %s. "+
+			"What they may do with transactional ids, and with single topics, nobody knows", from.Name, l.lost, to.Name))
+	}
+	if only := replication.Missing(missing, l.from); len(only) > 0 && l.lost == nil && l.status.Syncs.ACLs.Enabled && l.in.Route.Link.ClusterLinking != nil {
 		list = append(list, fmt.Sprintf("ACL sync of link %s is on and deletes on %s what %s lacks: %d of these ALLOWs stand there only through a wider one. "+
 			"Make them on %s too, or take these topics and groups out of the filter of ACL sync, or they will be gone again: %s",
 			l.status.Name, to.Name, from.Name, len(only), from.Name, firstFew(GrantCommands(from.Cluster.Bootstrap, only))))

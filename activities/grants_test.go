@@ -164,7 +164,7 @@ func TestGrantsForATopicThatNoACLNamesCarryAWarning(t *testing.T) {
 	t.Parallel()
 	w := lacking(t)
 	for _, who := range []string{me, linkUser} {
-		w.without("west", allow(who, "TOPIC", "LITERAL", "payments", "READ", "DESCRIBE_CONFIGS")...)
+		w.without("west", allow(who, "TOPIC", "LITERAL", "payments", "READ", "DESCRIBE_CONFIGS", "ALTER_CONFIGS")...)
 	}
 	out, err := w.fixGrants(w.grantsInput(true))
 	require.NoError(t, err)
@@ -203,4 +203,37 @@ func TestPreflightNamesTheCommandsThatCreateWhatIsMissing(t *testing.T) {
 	require.NotEqual(t, -1, i, "%+v", out.Findings)
 	require.Contains(t, out.Findings[i].Do, "switchback plan planned orders --to west --fix-grants")
 	require.Contains(t, out.Findings[i].Do, "--add --allow-principal User:checkout --operation Write --topic orders")
+}
+
+// A source that is gone says nothing of its clients' grants: their roles say what they need, where they were given nothing of it.
+func TestGrantsAreFixedByRolesWhenTheSourceIsGone(t *testing.T) {
+	t.Parallel()
+	w := lacking(t)
+	w.lose("east")
+	in := w.grantsInput(true)
+	in.Route.SourceLost = true
+	dry, err := w.fixGrants(in)
+	require.NoError(t, err)
+	require.Contains(t, strings.Join(dry.Advice, " "), "judged by their roles")
+	in.DryRun = false
+	out, err := w.fixGrants(in)
+	require.NoError(t, err)
+	require.Equal(t, dry.Missing, out.Made)
+	require.Equal(t, []string{
+		"ALLOW READ on GROUP LITERAL billing for User:billing from *",
+		"ALLOW READ on TOPIC LITERAL orders for User:billing from *", "ALLOW READ on TOPIC LITERAL payments for User:billing from *",
+		"ALLOW WRITE on TOPIC LITERAL orders for User:checkout from *", "ALLOW WRITE on TOPIC LITERAL payments for User:checkout from *",
+	}, w.allows("west"))
+	again, err := w.fixGrants(in)
+	require.NoError(t, err)
+	require.Zero(t, again.Missing)
+
+	w = newWorld(t)
+	w.without("west", allow(checkout, "TOPIC", "LITERAL", "payments", "WRITE")...)
+	w.lose("east")
+	in.Guard, in.Runbook, in.Route = w.guard(), w.runbook(), w.route()
+	in.Route.SourceLost = true
+	out, err = w.fixGrants(in)
+	require.NoError(t, err)
+	require.Zero(t, out.Made, "who was given some topics may have been meant to have no more")
 }

@@ -95,8 +95,8 @@ func (a *Preflight) Check(ctx context.Context, in PreflightInput) (out Preflight
 	killpoint.Reach("Check/middle")
 	checks := []func(context.Context, *survey) error{
 		clustersAnswer, linkIsHealthy, mirrorsAreReady, configsFit, groupsAreReady, nothingDenies, credentialsWork(a.Clusters),
-		grantsAreThere, targetOnlyACLs, nobodyIsEverybody, drainFits, discoveryIsReady, clientsAreAlive, transactionsAreAccepted,
-		recordsWork, clocksAgree, nobodyElseWrites, adviceIsHeard, sealHolds(a.Clusters), standbyIsClosed,
+		grantsAreThere, strandedCanBeKept, targetOnlyACLs, nobodyIsEverybody, drainFits, discoveryIsReady, clientsAreAlive, transactionsAreAccepted,
+		recordsWork, positionsStayShort, clocksAgree, nobodyElseWrites, adviceIsHeard, sealHolds(a.Clusters), standbyIsClosed,
 	}
 	s.all(ctx, checks)
 	out.Topics, out.Groups, out.LinkName = len(s.topics), len(s.groups), s.status.Name

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -246,6 +247,28 @@ func grantsAreThere(_ context.Context, s *survey) error {
 	return nil
 }
 
+// strandedCanBeKept: what a disaster leaves on the lost cluster is kept from expiring, which needs a right that nothing else does.
+func strandedCanBeKept(_ context.Context, s *survey) error {
+	const right = "ALTER_CONFIGS"
+	for _, side := range []side{{s.in.Route.From.Name, s.r.from}, {s.in.Route.To.Name, s.r.to}} {
+		me := side.k.Principal()
+		if s.acls[side.site] == nil || me == "" { // a source that does not answer
+			continue
+		}
+		var lacks []string
+		for _, t := range s.topics {
+			if !replication.Allowed(s.acls[side.site], replication.Request{Principal: me, Host: "*", ResourceType: replication.ResourceTopic, Name: t.Name, Operation: right}) {
+				lacks = append(lacks, t.Name)
+			}
+		}
+		if len(lacks) > 0 {
+			s.warn("own grants", fmt.Sprintf("%s lacks %s on topics of %s: %s. After an unplanned failover from there nobody could keep the records that it stranded from expiring", me, right, side.site, firstFew(lacks)),
+				"grant it "+right+" on the runbook's topics on both clusters")
+		}
+	}
+	return nil
+}
+
 // targetOnlyACLs would be deleted by ACL sync, because the source lacks them.
 func targetOnlyACLs(_ context.Context, s *survey) error {
 	if !s.status.Syncs.ACLs.Enabled {
@@ -332,6 +355,39 @@ func recordsWork(ctx context.Context, s *survey) error {
 	return nil
 }
 
+// positionsStayShort: what a worker reads as a whole in a disaster is kept short by compaction, which leaves the segment that is
+// written to alone (P20).
+func positionsStayShort(ctx context.Context, s *survey) error {
+	want := replication.OwnTopicSpec(PositionsTopic).Configs
+	for _, side := range s.sides() {
+		configs, err := side.k.TopicConfigs(ctx, []string{PositionsTopic})
+		if err != nil {
+			return wrap("read the configs of "+PositionsTopic+" on "+side.site, ignoreMissing(err)) // that it is missing is said elsewhere
+		}
+		var differ, set []string
+		for _, key := range slices.Sorted(maps.Keys(want)) {
+			set = append(set, key+"="+want[key])
+			if is, there := configs[PositionsTopic][key]; there && is != want[key] {
+				differ = append(differ, fmt.Sprintf("%s is %s, not %s", key, is, want[key]))
+			}
+		}
+		if len(differ) > 0 {
+			s.warn("own records", fmt.Sprintf("%s on %s grows beyond what is to be read in a hurry: %s", PositionsTopic, side.site, strings.Join(differ, ", ")),
+				fmt.Sprintf("kafka-configs.sh --bootstrap-server %s --command-config admin.properties --alter --topic %s --add-config %s",
+					strings.Join(s.bootstrap(side.site), ","), PositionsTopic, strings.Join(set, ",")))
+		}
+	}
+	return nil
+}
+
+// bootstrap are the brokers that the runbook names for a site.
+func (s *survey) bootstrap(site string) []string {
+	if site == s.in.Route.From.Name {
+		return s.in.Route.From.Cluster.Bootstrap
+	}
+	return s.in.Route.To.Cluster.Bootstrap
+}
+
 // nobodyElseWrites looks for grants on the target by which somebody could write there who is no client of the runbook,
 // and whom no run stops (P11).
 func nobodyElseWrites(_ context.Context, s *survey) error {
@@ -345,14 +401,23 @@ func nobodyElseWrites(_ context.Context, s *survey) error {
 	for _, c := range s.in.Runbook.Clients {
 		known[c.Principal] = true
 	}
-	var strangers []string
+	var strangers, everybody []string
 	for _, acl := range replication.WriteGrants(s.acls[s.in.Route.To.Name], Scope{Topics: s.topics}.TopicNames()) {
-		if !known[acl.Principal] {
+		switch {
+		case acl.Wildcard():
+			everybody = append(everybody, acl.String())
+		case !known[acl.Principal]:
 			strangers = append(strangers, acl.String())
 		}
 	}
+	if len(everybody) > 0 {
+		s.warn("other writers", fmt.Sprintf("on %s everybody may write to the runbook's topics, and there is nobody whom a DENY could name in their place: %s", s.in.Route.To.Name, firstFew(everybody)),
+			"grant WRITE to each client by its principal, then take this ALLOW away: neither the standby nor the way back can be closed while it stands")
+	}
 	if len(strangers) > 0 {
-		s.warn("other writers", fmt.Sprintf("on %s others than the runbook's clients may write to its topics: %s", s.in.Route.To.Name, firstFew(strangers)), "name them as clients of the runbook, or take the grant away: no run stops them")
+		s.warn("other writers", fmt.Sprintf("on %s others than the runbook's clients may write to its topics: %s", s.in.Route.To.Name, firstFew(strangers)), "name them as clients of the runbook, or take the grant away: no run stops them, and nothing closes the standby to them")
+	}
+	if len(strangers)+len(everybody) > 0 {
 		return nil
 	}
 	s.ok("other writers", "nobody but the runbook's clients may write to its topics on %s", s.in.Route.To.Name)

@@ -92,6 +92,16 @@ func TestPreflightFindsWhatIsWrong(t *testing.T) {
 		"stranger writes (P11)": {spoil: func(w *world) {
 			require.NoError(w.t, w.as("west", admin).CreateACLs(ctx, allow("shadow", "TOPIC", "LITERAL", "*", "WRITE")))
 		}, check: "other writers", level: LevelWarning, says: "User:shadow"},
+		"everybody writes (P11)": {spoil: func(w *world) {
+			require.NoError(w.t, w.as("west", admin).CreateACLs(ctx, allow("*", "TOPIC", "PREFIXED", "ord", "WRITE")))
+		}, check: "other writers", level: LevelWarning, says: "everybody may write"},
+		"stranded records would expire": {spoil: func(w *world) {
+			require.NoError(w.t, w.as("east", admin).DeleteACLs(ctx, allow(me, "TOPIC", "LITERAL", "payments", "ALTER_CONFIGS")))
+		}, check: "own grants", level: LevelWarning, says: "lacks ALTER_CONFIGS on topics of east: payments"},
+		"positions grow (P20)": {spoil: func(w *world) {
+			day := "86400000"
+			require.NoError(w.t, w.as("west", admin).AlterTopicConfigs(ctx, map[string]map[string]*string{PositionsTopic: {"segment.ms": &day}}))
+		}, check: "own records", level: LevelWarning, says: "segment.ms is 86400000, not 600000"},
 		"stranger marks (P20)": {spoil: func(w *world) {
 			require.NoError(w.t, w.as("west", admin).CreateACLs(ctx, allow("shadow", "TOPIC", "LITERAL", MarksTopic, "WRITE")))
 		}, check: "own records", level: LevelWarning, says: "User:shadow"},

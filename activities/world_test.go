@@ -141,7 +141,7 @@ func (w *world) provision(site string) {
 		allow(me, "TRANSACTIONAL_ID", "LITERAL", "*", "WRITE", "DESCRIBE"),
 		allow(me, "GROUP", "LITERAL", "*", "READ"))
 	for _, topic := range []string{"orders", "payments"} {
-		acls = append(acls, slices.Concat(allow(me, "TOPIC", "LITERAL", topic, "READ", "DESCRIBE_CONFIGS"),
+		acls = append(acls, slices.Concat(allow(me, "TOPIC", "LITERAL", topic, "READ", "DESCRIBE_CONFIGS", "ALTER_CONFIGS"),
 			allow(linkUser, "TOPIC", "LITERAL", topic, "READ"), allow(checkout, "TOPIC", "LITERAL", topic, "WRITE"), allow(billing, "TOPIC", "LITERAL", topic, "READ"))...)
 	}
 	acls = append(acls, allow(billing, "GROUP", "LITERAL", "billing", "READ")...)

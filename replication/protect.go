@@ -107,7 +107,7 @@ func OwnTopicSpecs() []NewTopic {
 	compacted := map[string]string{"cleanup.policy": "compact"}
 	return []NewTopic{
 		{Name: OwnTopics + "marks", Partitions: 1, Configs: compacted},
-		{Name: OwnTopics + "positions", Partitions: 1, Configs: compacted},
+		{Name: OwnTopics + "positions", Partitions: 1, Configs: map[string]string{"cleanup.policy": "compact", "segment.bytes": "16777216", "segment.ms": "600000"}},
 		{Name: RecoveryTopic, Partitions: 1, Configs: compacted},
 		{Name: OwnTopics + "canary", Partitions: 1, Configs: map[string]string{"message.timestamp.type": "LogAppendTime", "retention.ms": "86400000"}},
 	}
@@ -191,4 +191,14 @@ func Closed(principals, topics []string) []ACL {
 		}
 	}
 	return acls
+}
+
+// OwnTopicSpec is that of one of them; of any other name, a compacted topic of one partition.
+func OwnTopicSpec(name string) NewTopic {
+	for _, t := range OwnTopicSpecs() {
+		if t.Name == name {
+			return t
+		}
+	}
+	return NewTopic{Name: name, Partitions: 1, Configs: map[string]string{"cleanup.policy": "compact"}}
 }

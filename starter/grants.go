@@ -4,11 +4,17 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/spf13/cobra"
 	"go.temporal.io/sdk/client"
 
 	"switchback/activities"
 	"switchback/workflows"
 )
+
+func grantsFlags(cmd *cobra.Command, grants, sure *bool) {
+	cmd.Flags().BoolVar(grants, "fix-grants", false, "only say what the clients lack on the other cluster, as commands that create it")
+	cmd.Flags().BoolVar(sure, "yes", false, "with --fix-grants: create it")
+}
 
 // fixGrants says what the runbook's clients lack on a cluster, as commands; with sure it creates that, and says what it
 // changed. Something that is still missing is not well.

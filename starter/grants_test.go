@@ -47,3 +47,13 @@ func TestPlanCreatesWhatClientsLackWhenItIsToldToBeSure(t *testing.T) {
 func TestYesWithoutFixGrantsIsMisused(t *testing.T) {
 	require.Equal(t, 2, newFake().ask(t, "plan", "planned", "orders", "--to", "west", "--yes").code)
 }
+
+// In a disaster as well, where the cluster that the clients are on may say nothing.
+func TestAnUnplannedPlanFixesGrantsToo(t *testing.T) {
+	f := newFake()
+	f.result = lacking
+	a := f.ask(t, "plan", "unplanned", "orders", "--to", "west", "--fix-grants")
+	require.Equal(t, 1, a.code, "something is missing")
+	require.Equal(t, []any{workflows.GrantsRequest{Runbook: "orders", To: "west", By: "ann", DryRun: true, Unplanned: true}}, f.inputs)
+	require.Equal(t, 2, newFake().ask(t, "plan", "unplanned", "orders", "--to", "west", "--yes").code)
+}

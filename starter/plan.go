@@ -72,8 +72,7 @@ what they lack there; with --yes as well it creates exactly that, and nothing el
 	cmd.Flags().StringVar(&in.To, "to", "", "cluster to move the workload to")
 	cmd.Flags().StringVar(&in.From, "from", "", "cluster that it must be on now (default: what discovery says)")
 	cmd.Flags().BoolVar(&all, "all", false, "show the checks that are well, too")
-	cmd.Flags().BoolVar(&grants, "fix-grants", false, "only say what the clients lack on the other cluster, as commands that create it")
-	cmd.Flags().BoolVar(&sure, "yes", false, "with --fix-grants: create it")
+	grantsFlags(cmd, &grants, &sure)
 	return cmd
 }
 

@@ -18,18 +18,25 @@ import (
 func (c *cli) planUnplanned() *cobra.Command {
 	var in workflows.UnplannedInput
 	var outage string
-	var all bool
+	var all, grants, sure bool
 	cmd := &cobra.Command{
 		Use:   "unplanned RUNBOOK --to CLUSTER",
 		Short: "Say what an unplanned failover would do and lose now, and what stands in its way",
 		Long: `Plan assesses who answers and what would be lost if the workload went now, per topic in records, bytes and time, and lists
 what each step would do. It takes no lock, stops nobody and writes nothing anywhere. It exits with 1 when the run could not
-go now.`,
-		Example: "  switchback plan unplanned orders --to west",
+go now.
+
+With --fix-grants it only looks at what the runbook's clients may do on the other cluster, and prints the commands that create
+what they lack there; with --yes as well it creates exactly that, and nothing else, and says what it changed. Where the cluster that
+they are on does not answer, what they need is judged by their roles.`,
+		Example: "  switchback plan unplanned orders --to west\n  switchback plan unplanned orders --to west --fix-grants",
 		Args:    exactly(1, "one RUNBOOK"), ValidArgsFunction: c.complete(ofRunbooks),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if in.Runbook = args[0]; in.To == "" {
 				return misused(cmd, "--to is needed: the cluster to move the workload to")
+			}
+			if sure && !grants {
+				return misused(cmd, "--yes is for --fix-grants: a plan changes nothing")
 			}
 			if in.Outage, err = instant(outage, c.now()); err != nil {
 				return misused(cmd, "--outage %s: %v", outage, err)
@@ -40,6 +47,9 @@ go now.`,
 				}
 				ctx, cancel := context.WithTimeout(ctx, max(c.timeout, planning))
 				defer cancel()
+				if grants {
+					return c.fixGrants(ctx, t, workflows.GrantsRequest{Runbook: in.Runbook, From: in.From, To: in.To, Unplanned: true}, sure)
+				}
 				p, err := dryRun[workflows.UnplannedPlan](ctx, c, t, "plan-unplanned", "Dry run, unplanned", in.Runbook, in.To, workflows.PlanUnplannedFailover, in)
 				if err != nil {
 					return err
@@ -52,6 +62,7 @@ go now.`,
 	cmd.Flags().StringVar(&in.From, "from", "", "cluster that it must be on now (default: what discovery says)")
 	cmd.Flags().StringVar(&outage, "outage", "", "when the cluster was lost, as for 'switchback start unplanned'")
 	cmd.Flags().BoolVar(&all, "all", false, "show the checks that are well, too")
+	grantsFlags(cmd, &grants, &sure)
 	overrideFlag(cmd, &in.Override)
 	return cmd
 }

@@ -16,6 +16,8 @@ type GrantsRequest struct {
 	To      string `json:"to"`             // the cluster on which clients lack grants
 	By      string `json:"by,omitempty"`
 	DryRun  bool   `json:"dryRun,omitempty"` // say what is missing and change nothing
+	// Unplanned goes on without the cluster that the workload is on: then what clients need is judged by their roles.
+	Unplanned bool `json:"unplanned,omitempty"`
 }
 
 var granter *activities.Grants
@@ -65,6 +67,7 @@ func (f *fixing) run(ctx workflow.Context) (out activities.GrantsResult, err err
 	if err != nil {
 		return out, err
 	}
+	route.SourceLost = f.in.Unplanned
 	epoch := seen.Required().Epoch
 	f.status.From, f.status.Epoch = route.From.Name, epoch
 	in := activities.GrantsInput{Runbook: snap.Runbook, Route: route, DryRun: f.in.DryRun,

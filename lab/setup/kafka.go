@@ -15,6 +15,7 @@ import (
 	"switchback/internal/secret"
 	"switchback/lab/apache"
 	"switchback/lab/kafka"
+	"switchback/replication"
 	"switchback/runbooks"
 )
 
@@ -87,9 +88,14 @@ func (l *Lab) provisionKafka(ctx context.Context, cluster string) error {
 			return fmt.Errorf("provision %s: create ACLs: %w", cluster, err)
 		}
 	}
-	compacted := map[string]*string{"cleanup.policy": kadm.StringPtr("compact")}
-	if err := createTopics(ctx, admin, 1, compacted, ownTopics[0], ownTopics[1]); err != nil {
-		return fmt.Errorf("provision %s: %w", cluster, err)
+	for _, name := range ownTopics[:2] {
+		configs := map[string]*string{}
+		for key, value := range replication.OwnTopicSpec(name).Configs {
+			configs[key] = &value
+		}
+		if err := createTopics(ctx, admin, 1, configs, name); err != nil {
+			return fmt.Errorf("provision %s: %w", cluster, err)
+		}
 	}
 	if err := createTopics(ctx, admin, 1, nil, ownTopics[2]); err != nil {
 		return fmt.Errorf("provision %s: %w", cluster, err)

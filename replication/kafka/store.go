@@ -31,8 +31,7 @@ func (c *Cluster) Records(topic string) *Store { return &Store{c, topic} }
 // Ensure makes the topic unless it is there, compacted, with one partition, so that writes have an order. One that is
 // there and is not compacted is fault.ErrInvalid: it would forget.
 func (s *Store) Ensure(ctx context.Context) error {
-	_, err := s.c.EnsureTopic(ctx, replication.NewTopic{Name: s.topic, Partitions: 1,
-		Configs: map[string]string{"cleanup.policy": "compact"}})
+	_, err := s.c.EnsureTopic(ctx, replication.OwnTopicSpec(s.topic))
 	if err != nil {
 		return err
 	}

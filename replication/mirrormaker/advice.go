@@ -48,6 +48,7 @@ func (l *Link) Advice(ctx context.Context) ([]replication.Advice, error) {
 	l.adviseTransactions(ctx, a, source)
 	l.adviseWorkers(ctx, a, source)
 	l.adviseSeal(ctx, a, v)
+	l.adviseGrants(ctx, a, source)
 	l.adviseNames(ctx, a, source.topics().matcher())
 	return a.list, nil
 }

@@ -32,7 +32,7 @@ func TestAGoodLinkGetsNoAdvice(t *testing.T) {
 	_, l := newConnect(t, 2)
 	worst, means := levels(t, l)
 	require.Equal(t, map[string]string{"connectors": fine, "offset syncs": fine, "checkpoints": fine, "read_committed": fine, "exactly-once": fine,
-		"connect workers": fine, "principals": fine}, worst, means)
+		"connect workers": fine, "principals": fine, "mirror's grants": fine}, worst, means)
 }
 
 func TestAdvice(t *testing.T) {
@@ -65,6 +65,8 @@ func TestAdvice(t *testing.T) {
 			source("transforms", "own")(s, l)
 			source("transforms.own.type", smtFilter)(s, l)
 		}, "transforms", warning, "leaves out records"},
+		{"no grant for offset syncs", func(_ *connect, l *Link) { l.cfg.To.(*kafkaCluster).acls = ungranted("WRITE", "mm2-offset-syncs.") }, "mirror's grants", warning, "no grant to write to mm2-offset-syncs.east.internal"},
+		{"no grant for configs", func(_ *connect, l *Link) { l.cfg.To.(*kafkaCluster).acls = ungranted("ALTER_CONFIGS", "payments.in") }, "mirror's grants", warning, "such as payments.in"},
 		{"syncs on the source", source("offset-syncs.topic.location", ""), "offset syncs", warning, "gone with it"},
 		{"no syncs", source("emit.offset-syncs.enabled", "false"), "offset syncs", warning, "no anchors"},
 		{"another policy", source("replication.policy.class", ""), "connectors", problem, "DefaultReplicationPolicy"},

@@ -353,7 +353,18 @@ func (k *kafkaCluster) ACLs(context.Context) ([]replication.ACL, error) { return
 
 func granted(topics ...string) (acls []replication.ACL) {
 	for _, t := range topics {
-		acls = append(acls, replication.ACL{ResourceType: "TOPIC", Pattern: "LITERAL", Name: t, Principal: "User:mm2", Host: "10.0.0.1", Operation: "WRITE", Permission: "ALLOW"})
+		acls = append(acls, replication.ACL{ResourceType: "TOPIC", Pattern: "LITERAL", Name: t, Principal: "User:mm2", Host: "10.0.0.1", Operation: "WRITE", Permission: "ALLOW"},
+			replication.ACL{ResourceType: "TOPIC", Pattern: "LITERAL", Name: t, Principal: "User:mm2", Host: "*", Operation: "ALTER_CONFIGS", Permission: "ALLOW"})
+	}
+	return append(acls, replication.ACL{ResourceType: "TOPIC", Pattern: "PREFIXED", Name: "mm2-offset-syncs.", Principal: "User:mm2", Host: "*", Operation: "WRITE", Permission: "ALLOW"})
+}
+
+// ungranted takes an operation away from the mirror.
+func ungranted(operation, name string) (acls []replication.ACL) {
+	for _, a := range granted("orders", "payments.in") {
+		if a.Operation != operation || a.Name != name {
+			acls = append(acls, a)
+		}
 	}
 	return acls
 }
