@@ -257,7 +257,10 @@ func (o *old) quiet(ctx context.Context) bool {
 			return true, "", nil
 		}
 		_, text := notOK(verdict.Not)
-		_, err = logs.endTransactions(afresh(ctx), o.r.from, now)
+		wctx, err := o.wanted(ctx)
+		if err == nil {
+			_, err = logs.endTransactions(wctx, o.r.from, now)
+		}
 		return false, text, err
 	})
 	if err != nil {
@@ -266,7 +269,19 @@ func (o *old) quiet(ctx context.Context) bool {
 	return err == nil
 }
 
-// afresh gives an attempt that has looked again whether it is wanted a new time for writes.
+// wanted looks again whether the workload is still elsewhere, and gives what is written for that answer a time of its own. It
+// counts from before the look: a worker that stands still between the two has no time left when it goes on, so that whoever ends
+// this waiting outlives each of its writes by waiting WriteDeadline, however long the attempt took (P35).
+func (o *old) wanted(ctx context.Context) (context.Context, error) {
+	since := time.Now()
+	if err := o.givenUp(ctx, o.in); err != nil {
+		return nil, err
+	}
+	return context.WithValue(ctx, clockKey{}, clock{started: since}), nil
+}
+
+// afresh gives an attempt a new time for writes that are right whenever they happen, such as taking back what it made itself.
+// What is right only while the workload is elsewhere takes its time from wanted.
 func afresh(ctx context.Context) context.Context {
 	return context.WithValue(ctx, clockKey{}, clock{started: time.Now()})
 }

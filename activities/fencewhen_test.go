@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"switchback/internal/fault"
 	"switchback/replication"
 )
 
@@ -194,4 +195,28 @@ func TestP05_NoLateFenceWhileACLSyncIsOn(t *testing.T) {
 	require.False(t, out.Done)
 	require.Contains(t, out.Waiting, "ACL sync to be turned off")
 	require.Empty(t, w.denies("east"))
+}
+
+// Writes of a long attempt count their time from before the look that allowed them: a worker that stood still in between has none.
+func TestP35_ALateWriteOfALongAttemptHasLooked(t *testing.T) {
+	t.Parallel()
+	w := cutOff(t)
+	o := &old{Outside: w.outside(), in: FenceWhenInput{Guard: w.guard(), Route: w.route()}}
+	began := time.Now()
+	ctx, err := o.wanted(context.Background())
+	require.NoError(t, err)
+	require.WithinRange(t, clockOf(ctx).started, began, time.Now())
+	_, cancel, err := writing(ctx)
+	require.NoError(t, err)
+	cancel()
+	frozen := context.WithValue(ctx, clockKey{}, clock{started: clockOf(ctx).started.Add(-WriteDeadline)})
+	_, _, err = writing(frozen)
+	require.ErrorIs(t, err, errWritesOver)
+
+	entry := w.entries["consul.west"]
+	entry.mu.Lock()
+	entry.state.Cluster, entry.state.Epoch = "east", w.epoch+2
+	entry.mu.Unlock()
+	_, err = o.wanted(context.Background())
+	require.ErrorIs(t, err, fault.ErrStale, "the workload is there again: its transactions are its own")
 }
