@@ -11,6 +11,7 @@ import (
 	"switchback/activities"
 	"switchback/lab/setup"
 	"switchback/report"
+	"switchback/runbooks"
 	"switchback/workflows"
 )
 
@@ -51,7 +52,6 @@ func TestFailbackAfterAPlannedFailover(t *testing.T) {
 			require.Zero(t, plan.Turn.Unsaved, plan.Turn.Text)
 
 			home := p.ends(p.failback("home", workflows.FailbackInput{}), workflows.Completed)
-			require.Empty(t, home.Deviations)
 			p.flows("east")
 			r := p.report(home)
 			require.Equal(t, report.KindFailback, r.Kind)
@@ -99,4 +99,48 @@ func (s *stage) denied(t *testing.T, cluster string) (list []string) {
 		}
 	}
 	return list
+}
+
+// After a disaster with stranded records: they are recovered first, then the workload goes home, and each acknowledged record
+// is there. What was truncated or deleted on the way exists elsewhere.
+func TestFailbackAfterADisaster(t *testing.T) {
+	for name, with := range map[string]func(*setup.Options){
+		"truncate and restore": func(*setup.Options) {},
+		"delete and mirror":    func(o *setup.Options) { o.OneWayLink = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := up(t, with, edited(func(b *runbooks.Runbook) { b.Recovery = &runbooks.Recovery{Default: "append"} }))
+			p := s.afterADisaster(t)
+			home := p.ends(p.failback("home", workflows.FailbackInput{}), workflows.Completed)
+			p.flows("east")
+			r := p.report(home)
+			require.Len(t, r.Parts, 2, "recovery and the way home have reports of their own")
+			p.accounted(workflows.Result{Run: r.Parts[0].Run, Report: r.Parts[0].Report})
+			require.Empty(t, s.denied(t, "east"))
+			s.does(t, "the groups read everything", func(ctx context.Context) error { return p.Settle(ctx) })
+			v := p.judge("east", "")
+			require.Zero(t, v.Lost, "%s", v)
+			require.Zero(t, v.NeverRead, "%s", v)
+			require.Zero(t, v.TwoClusters, "%s", v)
+		})
+	}
+}
+
+// Records that exist nowhere else do not go: the run refuses until they are recovered, or their loss is accepted by name (I9).
+func TestFailbackDestroysNothingThatWasNotAcceptedByName(t *testing.T) {
+	s := up(t, edited(func(b *runbooks.Runbook) { b.Recovery = &runbooks.Recovery{Default: "append"} }))
+	p := s.afterADisaster(t)
+	refused := p.ends(p.failback("too-early", workflows.FailbackInput{NoRecovery: true}), workflows.FailedRun)
+	require.Contains(t, refused.Sentence, "exist nowhere else")
+	require.Contains(t, refused.Sentence, "--accept-loss")
+	var plan workflows.FailbackPlan
+	s.operator(t).json(1, &plan, "plan", "failback", "orders", "--no-recovery")
+	require.Positive(t, plan.Turn.Unsaved)
+	var names []string
+	for _, topic := range plan.Turn.Worst {
+		names = append(names, topic.Topic)
+	}
+	home := p.ends(p.failback("accepted", workflows.FailbackInput{NoRecovery: true, AcceptLoss: names}), workflows.Completed)
+	p.flows("east")
+	require.Contains(t, home.Sentence, "is home on east")
 }
