@@ -32,7 +32,7 @@ func (r *recovery) copyTails(ctx workflow.Context, until time.Time) (string, err
 			return "", r.parks(err)
 		}
 	}
-	r.copying = true
+	r.copying, r.begun = true, true
 	open := make([]int, r.plan.Shards)
 	for i := range open {
 		open[i] = i

@@ -44,6 +44,9 @@ func (v Verdict) String() string {
 		fmt.Fprintf(&b, "  %-16s %d read again, because their broker was killed before they were committed\n", "uncommitted", v.Uncommitted)
 	}
 	b.WriteString(v.Aftermath.lines())
+	if r := v.Recovered; r != nil {
+		fmt.Fprintf(&b, "  %-16s %d stranded, %d of them are back, %d more than once\n", "recovered", r.Stranded, r.Back, r.Twice)
+	}
 	switch {
 	case v.Report == "":
 		fmt.Fprintf(&b, "  %-16s not compared\n", "report")

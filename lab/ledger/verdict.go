@@ -35,6 +35,7 @@ type Verdict struct {
 	Disagreements []string `json:"disagreements,omitempty"`
 
 	Aftermath *Aftermath `json:"aftermath,omitempty"` // of an unplanned run: what of the above its report allows
+	Recovered *Recovered `json:"recovered,omitempty"` // of a recovery: what it has brought back
 }
 
 // ClusterCount is what happened on one cluster.

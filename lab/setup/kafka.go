@@ -146,6 +146,8 @@ func (l *Lab) grants(cluster string) []*kadm.ACLBuilder {
 		allow(linkUser, kadm.OpDescribe).Clusters().ResourcePatternType(literal),
 	}
 	for _, w := range l.options.Workloads {
+		// A recovery brings back what was stranded: to the topics, and to <topic>.recovered, which it makes.
+		all = append(all, allow(switchback, kadm.OpWrite, kadm.OpCreate).Topics(l.TopicPrefix(cluster)+w.Name+".").ResourcePatternType(prefixed))
 		for _, c := range w.Clients {
 			operations := []kadm.ACLOperation{kadm.OpWrite, kadm.OpDescribe}
 			if c.Role == runbooks.RoleConsumer {

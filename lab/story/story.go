@@ -284,6 +284,10 @@ func (s *Story) Judge(ctx context.Context, active, reportPath string) (ledger.Ve
 	if err != nil {
 		return v, err
 	}
+	if r.Kind == report.KindRecovery {
+		logs[r.To], err = s.withDiverted(ctx, r, logs[r.To])
+		return v.AgainstRecovery(r, reportPath, logs), err
+	}
 	if r.Kind != report.KindUnplanned {
 		return v.Against(l, r, reportPath), nil
 	}

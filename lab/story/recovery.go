@@ -1,0 +1,52 @@
+package story
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"go.temporal.io/sdk/client"
+
+	"switchback/activities"
+	"switchback/lab/ledger"
+	"switchback/lab/setup"
+	"switchback/replication"
+	"switchback/report"
+	"switchback/workflows"
+)
+
+// Recover starts a recovery of what is stranded on the cluster that the workload left, as Requester.
+func (s *Story) Recover(ctx context.Context, id string, in workflows.RecoverInput) (client.WorkflowRun, error) {
+	in.Runbook, in.Reason, in.By = s.Workload.Name, "exercise", setup.Requester
+	return s.Temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: id, TaskQueue: setup.TaskQueue, WorkflowTaskTimeout: activities.TaskTimeout}, "RecoverLaggedData", in)
+}
+
+// ApproveRecovery gives a recovery the one approval that the lab asks for.
+func (s *Story) ApproveRecovery(ctx context.Context, id string) error {
+	err := s.Reaches(ctx, id, string(workflows.Approve))
+	if err != nil {
+		if status, asked := s.Status(ctx, id); asked == nil {
+			err = errors.Join(err, fmt.Errorf("it is %s: %s %s", status.Phase, status.Sentence, status.Parked))
+		}
+		return err
+	}
+	_, err = s.Order(ctx, id, workflows.UpdateApprove, workflows.Order{By: setup.Approvers[0], Reason: "exercise"})
+	return err
+}
+
+// withDiverted adds what lies in <topic>.recovered to a log.
+func (s *Story) withDiverted(ctx context.Context, r report.Report, log ledger.ClusterLog) (ledger.ClusterLog, error) {
+	var topics []string
+	for _, t := range r.LaggedData.Topics {
+		if strings.HasSuffix(t.Into, replication.DivertSuffix) && t.Recovered > 0 {
+			topics = append(topics, t.Into)
+		}
+	}
+	if len(topics) == 0 {
+		return log, nil
+	}
+	diverted, err := ledger.ReadCluster(ctx, r.To, topics, s.Lab.KafkaOptions(r.To, "lab")...)
+	log.Records = append(log.Records, diverted.Records...)
+	return log, err
+}
