@@ -204,7 +204,7 @@ func (b *bench) stage(t *testing.T, workloads ...setup.Workload) (plays []*play)
 
 // context bounds a run: no scenario keeps a run up for longer.
 func (p *play) context() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(p.t.Context(), 4*patience)
+	return context.WithTimeout(p.t.Context(), 8*patience)
 }
 
 func (p *play) flows(ctx context.Context, cluster string, since time.Time) error {
@@ -280,7 +280,7 @@ func (p *play) start(ctx context.Context) {
 func (p *play) crash(ctx context.Context, sc scenario) {
 	p.t.Helper()
 	if sc.crash != nil {
-		reaching, cancel := context.WithTimeout(ctx, 3*patience)
+		reaching, cancel := context.WithTimeout(ctx, 4*patience)
 		defer cancel()
 		require.NoError(p.t, p.bench.reached(reaching, sc.point))
 		p.step = p.at(ctx)
@@ -295,7 +295,7 @@ func (p *play) crash(ctx context.Context, sc scenario) {
 // dies waits until the worker was killed at a point.
 func (p *play) dies(ctx context.Context, point string) {
 	p.t.Helper()
-	reaching, cancel := context.WithTimeout(ctx, 3*patience)
+	reaching, cancel := context.WithTimeout(ctx, 4*patience)
 	defer cancel()
 	require.NoError(p.t, p.bench.reached(reaching, point))
 	_, err := p.bench.Wait(ctx, "worker")

@@ -211,3 +211,61 @@ func TestP30_ExactlyOnceThroughKillsOnApacheKafka(t *testing.T) {
 	t.Logf("%d kills: %+v", kills, total)
 	require.EqualValues(t, 2*partitions, total.Aborted)
 }
+
+// TestRecoverOnApacheKafkaWhatItRefuses shows what an embedded broker does not: that a batch which real brokers refuse
+// leaves the transaction and its order whole, and which records they do refuse.
+func TestRecoverOnApacheKafkaWhatItRefuses(t *testing.T) {
+	at := twoClusters(t)
+	old, to := engineCluster(t, "east", at["east"]), engineCluster(t, "west", at["west"])
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	for _, topic := range []string{"orders", "customers"} {
+		require.NoError(t, old.CreateTopic(ctx, replication.NewTopic{Name: topic, Partitions: 1}))
+	}
+	require.NoError(t, to.CreateTopic(ctx, replication.NewTopic{Name: "orders", Partitions: 1, Configs: map[string]string{"max.message.bytes": "2000"}}))
+	require.NoError(t, to.CreateTopic(ctx, replication.NewTopic{Name: "customers", Partitions: 1, Configs: map[string]string{"cleanup.policy": "compact"}}))
+	require.NoError(t, to.EnsureRecovery(ctx))
+	write := func(cluster, topic string, pairs ...string) {
+		cl, err := kgo.NewClient(kgo.SeedBrokers(at[cluster]...), kgo.ProducerBatchCompression(kgo.NoCompression()))
+		require.NoError(t, err)
+		defer cl.Close()
+		for i := 0; i < len(pairs); i += 2 {
+			r := &kgo.Record{Topic: topic, Value: []byte(pairs[i+1])}
+			if pairs[i] != "" {
+				r.Key = []byte(pairs[i])
+			}
+			require.NoError(t, cl.ProduceSync(ctx, r).FirstErr())
+		}
+	}
+	noise := make([]byte, 3000)
+	for i, rnd := 0, rand.New(rand.NewPCG(1, 1)); i < len(noise); i++ {
+		noise[i] = byte(rnd.Uint32())
+	}
+	write("east", "orders", "a", "1", "big", string(noise), "b", "2", "soft", string(make([]byte, 5000)), "bigger", string(noise), "c", "3")
+	write("east", "customers", "a", "a1", "", "no key", "b", "b1", "c", "c1")
+	write("west", "customers", "b", "live")
+	job := replication.CopyJob{ID: "refused", Tail: "east/8", Run: "run-1", Cluster: "east-AAAAAAAAAAAAAAAAA", Tails: []replication.Tail{
+		{Partition: replication.Partition{Topic: "orders"}, To: 6, Treatment: replication.TreatAppend, Into: replication.Partition{Topic: "orders"}},
+		{Partition: replication.Partition{Topic: "customers"}, To: 4, Treatment: replication.TreatAppend, Into: replication.Partition{Topic: "customers"}, Compacted: true},
+	}}
+	all, err := old.Recover(ctx, to, job, nil)
+	require.NoError(t, err)
+	require.Equal(t, replication.Tally{Recovered: 4, Refused: 2}, all[0].Tally)
+	require.Equal(t, replication.Tally{Recovered: 2, Refused: 1, Superseded: 1}, all[1].Tally)
+	keys := func(topic string) (list []string) {
+		for _, r := range committedRecords(t, to, replication.Partition{Topic: topic}) {
+			list = append(list, string(r.Key)+"="+string(r.Value[:min(len(r.Value), 4)]))
+		}
+		return list
+	}
+	require.Equal(t, []string{"a=1", "b=2", "soft=\x00\x00\x00\x00", "c=3"}, keys("orders"))
+	require.Equal(t, []string{"b=live", "a=a1", "c=c1"}, keys("customers"))
+	for _, r := range all {
+		for _, o := range r.Refusals {
+			t.Log(r.Name(), o)
+		}
+	}
+	stored, err := to.Recoveries(ctx, "east/8")
+	require.NoError(t, err)
+	require.ElementsMatch(t, all, stored)
+}
