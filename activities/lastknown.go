@@ -329,16 +329,37 @@ func (h *lastKnown) write(ctx context.Context) error {
 		return err
 	}
 	defer cancel()
-	joined := make([]bool, len(h.groups))
-	err = each(h.groups, func(i int, group string) error {
+	var open []int
+	for i := range h.groups {
+		if slices.ContainsFunc(h.final[i], func(o ReadBack) bool { return !o.ReadBack }) {
+			open = append(open, i) // no earlier attempt got to it
+		}
+	}
+	h.out.Groups = len(h.groups)
+	for part := range slices.Chunk(open, groupsInPart) {
+		if err := h.writePart(wctx, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writePart writes and records some groups, by index: what an attempt has no time left for is left to the next.
+func (h *lastKnown) writePart(ctx context.Context, part []int) error {
+	names, joined := make([]string, len(part)), make([]bool, len(part))
+	for k, i := range part {
+		names[k] = h.groups[i]
+	}
+	err := each(names, func(k int, group string) error {
+		i := part[k]
 		plan := make([]replication.Translated, len(h.final[i]))
 		for j, f := range h.final[i] {
 			plan[j] = f.Translated
 		}
-		read, err := commit(wctx, h.r.to, group, plan)
+		read, err := commit(ctx, h.r.to, group, plan)
 		if errors.Is(err, fault.ErrConflict) {
-			if now, e := h.r.to.Groups(wctx, func(n string) bool { return n == group }); e == nil && len(now) == 1 && len(now[0].Members) > 0 {
-				joined[i] = true
+			if now, e := h.r.to.Groups(ctx, func(n string) bool { return n == group }); e == nil && len(now) == 1 && len(now[0].Members) > 0 {
+				joined[k] = true
 				return nil
 			}
 		}
@@ -352,18 +373,18 @@ func (h *lastKnown) write(ctx context.Context) error {
 	}
 	killpoint.Reach("HandOverLastKnown/written")
 	entries := map[string]any{}
-	for i, group := range h.groups {
-		if joined[i] {
-			h.out.Deviations = append(h.out.Deviations, fmt.Sprintf("group %s: somebody joined it on %s, so its offsets stay as they are", group, h.in.Route.To.Name))
+	for k, i := range part {
+		if joined[k] {
+			h.out.Deviations = append(h.out.Deviations, fmt.Sprintf("group %s: somebody joined it on %s, so its offsets stay as they are", names[k], h.in.Route.To.Name))
+			h.out.Groups--
 			h.final[i] = nil
 			continue
 		}
-		h.out.Groups++
-		if err := chunks(entries, offsetsKey(h.in.Guard.Run.ID(), group), h.final[i]); err != nil {
+		if err := chunks(entries, offsetsKey(h.in.Guard.Run.ID(), names[k]), h.final[i]); err != nil {
 			return err
 		}
 	}
-	return h.record(ctx, entries)
+	return wrap("record the offsets", h.r.records.put(ctx, entries))
 }
 
 // deviations names for each group how sure its offsets are, unless they are exact: one line for what is the same.
