@@ -56,6 +56,7 @@ type all struct {
 	Positions *positions              `json:"positions,omitempty"` // of the large workload
 	Sizes     []size                  `json:"sizes,omitempty"`
 	Phases    map[string][]phaseTimes `json:"phases,omitempty"` // by the server's settings
+	Apache    *apacheRows             `json:"apache,omitempty"`
 }
 
 type machine struct {

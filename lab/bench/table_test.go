@@ -49,7 +49,45 @@ func (a all) table() string {
 	if len(a.Sizes) > 0 {
 		a.sizeTable(&b, row)
 	}
+	if a.Apache != nil {
+		a.Apache.table(&b, row)
+	}
 	return b.String()
+}
+
+// table prints what was measured on Apache Kafka.
+func (a *apacheRows) table(b *strings.Builder, row func(...string)) {
+	fmt.Fprint(b, "\nApache Kafka and MirrorMaker 2, seconds, median and worst\n\n")
+	row("", "Switchback", "by hand", "by hand / Switchback")
+	row("---", "---", "---", "---")
+	for _, line := range []struct {
+		name string
+		of   beside
+	}{
+		{fmt.Sprintf("planned, producers: %d topics of %d partitions, %d records/s", apacheTopics, apachePartitions, apacheRate), a.Planned},
+		{"planned, consumers: the same runs", a.Consumers},
+		{"unplanned, source killed: decision to first acknowledgement", a.Unplanned},
+		{fmt.Sprintf("offsets of %d groups in %d partitions, by checkpoints", manyGroups, manyPartitions), a.Groups},
+	} {
+		figure := func(s spread) string {
+			if len(s.Each) == 0 {
+				return "not measured"
+			}
+			return s.seconds()
+		}
+		ratio := ""
+		if len(line.of.Switchback.Each) > 0 && len(line.of.ByHand.Each) > 0 {
+			ratio = fmt.Sprintf("%.1f", line.of.ByHand.Median/line.of.Switchback.Median)
+		}
+		row(line.name, figure(line.of.Switchback), figure(line.of.ByHand), ratio)
+	}
+	if a.Exact != nil {
+		row("the same groups with the source there: exact, by records", a.Exact.seconds(), "there is nothing", "")
+	}
+	for _, step := range a.Steps {
+		fmt.Fprintf(b, "\n    %s", step)
+	}
+	fmt.Fprintln(b)
 }
 
 func (s spread) seconds() string { return fmt.Sprintf("%.3f, %.3f", s.Median, s.Worst) }
