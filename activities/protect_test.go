@@ -104,6 +104,9 @@ func protecting(t *testing.T) *world {
 	w := newWorld(t)
 	for _, site := range []string{"east", "west"} {
 		require.NoError(t, w.as(site, admin).Records(replication.RecoveryTopic).Ensure(context.Background()))
+		for _, spec := range replication.OwnTopicSpecs() {
+			require.NoError(t, w.as(site, admin).AlterTopicConfigs(context.Background(), map[string]map[string]*string{spec.Name: pointers(spec.Configs)}))
+		}
 		w.with(site, allow(me, "TOPIC", "PREFIXED", "switchback.", "CREATE", "ALTER_CONFIGS")...)
 		w.with(site, allow(me, "TOPIC", "LITERAL", "orders", "ALTER_CONFIGS")...)
 	}

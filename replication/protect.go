@@ -102,7 +102,8 @@ type Protector interface {
 }
 
 // OwnTopicSpecs are Switchback's own topics as they should be on every cluster (P20): each is kept for ever but the canary's,
-// whose records the brokers stamp.
+// whose records the brokers stamp. Positions are written all the time, and read whole by a worker that starts in a disaster: their
+// segments are small, because compaction leaves the newest one alone.
 func OwnTopicSpecs() []NewTopic {
 	compacted := map[string]string{"cleanup.policy": "compact"}
 	return []NewTopic{
@@ -164,7 +165,11 @@ func OwnTopicsLack(cluster string, has []Topic, configs map[string]map[string]st
 		}
 		for key, should := range want.Configs {
 			if is := configs[want.Name][key]; is != should {
-				list = append(list, Difference{Kind: KindOwnTopic, Name: on, Level: LevelProblem, Is: key + "=" + is, Should: key + "=" + should,
+				level := LevelWarning
+				if key == "cleanup.policy" {
+					level = LevelProblem // it forgets
+				}
+				list = append(list, Difference{Kind: KindOwnTopic, Name: on, Level: level, Is: key + "=" + is, Should: key + "=" + should,
 					Mend: "set " + key + "=" + should, Action: "set", Set: map[string]string{key: should}})
 			}
 		}
