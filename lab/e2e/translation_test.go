@@ -236,7 +236,9 @@ func (l *library) mirrored(ctx context.Context) {
 		if topics, err := kadm.NewClient(l.kafka("west")).ListTopics(ctx, numbered...); err != nil || topics.Error() != nil {
 			return false, cmp.Or(err, topics.Error())
 		}
-		l.look(ctx)
+		if err := l.look(ctx); err != nil { // a topic that was made a moment ago
+			return false, err
+		}
 		for on, offset := range newest {
 			if !slices.ContainsFunc(slices.Collect(maps.Values(l.copies[on])), func(seq int64) bool { return l.wrote[seq] == offset }) {
 				return false, fmt.Errorf("%s lacks offset %d", on.Name(), offset)
@@ -247,15 +249,16 @@ func (l *library) mirrored(ctx context.Context) {
 }
 
 // look notes what the target has now.
-func (l *library) look(ctx context.Context) {
-	l.t.Helper()
-	for _, r := range l.log(ctx, "west", numbered...) {
+func (l *library) look(ctx context.Context) error {
+	log, err := ledger.ReadCluster(ctx, "west", numbered, l.s.KafkaOptions("west", "lab")...)
+	for _, r := range log.Records {
 		on := partition{Topic: r.Topic, Partition: r.Partition}
 		if l.copies[on] == nil {
 			l.copies[on] = map[int64]int64{}
 		}
 		l.copies[on][r.Offset] = r.Seq
 	}
+	return err
 }
 
 // stands puts every group somewhere in every partition.
@@ -340,7 +343,7 @@ func (w went) String() string {
 // judge holds what the target's groups have against the truth, and says what the report says of it.
 func (l *library) judge(ctx context.Context, r report.Report) (all []went) {
 	l.t.Helper()
-	l.look(ctx)
+	require.NoError(l.t, l.look(ctx))
 	admin := kadm.NewClient(l.kafka("west"))
 	starts, err := admin.ListStartOffsets(ctx, numbered...)
 	require.NoError(l.t, err)
