@@ -81,6 +81,11 @@ func (r *recovery) run(ctx context.Context) ([]replication.Recovered, error) {
 	}
 	defer r.tx.close()
 	err := r.plain(ctx)
+	if err == nil { // what comes now takes its time before it writes, and may have to abort what it wrote
+		finish, cancel := grace(ctx)
+		err = r.commit(finish)
+		cancel()
+	}
 	if err == nil {
 		err = r.compacted(ctx)
 	}

@@ -137,6 +137,38 @@ func TestRecoverNeverOverwritesWhatIsWrittenMeanwhile(t *testing.T) {
 	}
 }
 
+func TestP31_PlainCopiesAreCommittedBeforeCompactedOnesBegin(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(seed(t), 6))
+	p := newPair(t, 1, "customers", "orders")
+	on := part("customers", 0)
+	var all []*kgo.Record
+	for n := range 600 {
+		all = append(all, keyed(on, fmt.Sprint("key-", rnd.IntN(300)), fmt.Sprint("stranded-", n)))
+	}
+	require.NoError(t, p.oldRaw.ProduceSync(short(t), all...).FirstErr())
+	p.strand(rnd, 200, part("orders", 0))
+	tails := append(p.guardedTails("customers"), p.tails(replication.TreatAppend, "orders")...)
+	ctx, stop := context.WithCancel(short(t))
+	var writer sync.WaitGroup
+	writer.Go(func() { p.nosy(ctx, rnd, on, 300) })
+	r := &recovery{old: p.old, to: p.to, job: p.job(tails), every: time.Hour, most: 20}
+	orders := int64(0)
+	r.told = func(all []replication.Recovered) {
+		if all[0].Next > all[0].From {
+			require.True(t, all[1].Done(), "the transaction of a compacted tail has nothing else in it")
+		} else {
+			orders++
+		}
+	}
+	done, err := r.run(short(t))
+	stop()
+	writer.Wait()
+	require.NoError(t, err)
+	require.Positive(t, orders)
+	require.True(t, done[0].Done())
+	p.requireRecovered(done[1:])
+}
+
 func TestRecoverNamesWhatIsRefused(t *testing.T) {
 	p := newPair(t, 1, "orders")
 	on := part("orders", 0)
