@@ -36,6 +36,9 @@ func (r Recovery) Of(topic string) string {
 	return mode
 }
 
+// FailbackSteps are the steps of a failback, in order. One that stays where the workload is has no go-home and no protect-home.
+var FailbackSteps = []string{"examine", "approve", "recover", "turn-round", "in-step", "go-home", "protect-home", "report"}
+
 // Link is the link from one cluster to another.
 func (r Runbook) Link(from, to string) (Link, bool) {
 	for _, l := range r.Links {

@@ -1,0 +1,294 @@
+package workflows_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/workflow"
+
+	"switchback/activities"
+	"switchback/report"
+	"switchback/runbooks"
+	"switchback/workflows"
+)
+
+var goHome = workflows.FailbackInput{Runbook: "orders", Reason: "east is well again", By: "carol"}
+
+// turner stands for both clusters' links. Its methods carry the names of the real activities.
+type turner struct {
+	w      *world
+	plans  []activities.TurnPlan // answers of Examine, one after the other; the last one stays
+	mirror string                // the cluster that mirrors the other one
+	fences int                   // times that a fence gave way
+	parts  []string              // runs within the run
+	fail   map[string]int        // how often a part ends badly
+}
+
+// newFailback is a workload that was moved to west, and whose home is well again. Recovery and the planned failover stand for
+// themselves: each is tested by itself.
+func newFailback(t *testing.T) (*play, *turner) {
+	w := newWorld(t)
+	w.cluster, w.epoch = "west", 8
+	w.book.Home = "east"
+	w.book.Links = []runbooks.Link{{From: "east", To: "west"}, {From: "west", To: "east"}}
+	there := activities.TurnPlan{Way: activities.WayRestore, Marks: "unplanned/r1", LinkName: "west-east", Topics: 2, Stranded: 10, Goes: 10, Copy: 100, Text: "2 topics are restored"}
+	back := activities.TurnPlan{Way: activities.WayRestore, Marks: "home/r2", LinkName: "east-west", Topics: 2, Copy: 5, Text: "2 topics are restored"}
+	u := &turner{w: w, plans: []activities.TurnPlan{there, there, back}, fail: map[string]int{}}
+	p := newPlay(t, w)
+	p.RegisterActivity(u)
+	part := func(name string, done func()) func(workflow.Context, map[string]any) (workflows.Result, error) {
+		return func(ctx workflow.Context, _ map[string]any) (workflows.Result, error) {
+			u.parts = append(u.parts, name+" of "+workflow.GetInfo(ctx).ParentWorkflowExecution.ID)
+			if u.fail[name]--; u.fail[name] >= 0 {
+				return workflows.Result{Outcome: workflows.RolledBack, Sentence: "it did not go", Epoch: w.epoch}, nil
+			}
+			done()
+			return workflows.Result{Run: name, Outcome: workflows.Completed, Sentence: name + " went well", Epoch: w.epoch, Report: name + ".json"}, nil
+		}
+	}
+	instead := func(name string, done func()) {
+		p.RegisterWorkflowWithOptions(part(name, done), workflow.RegisterOptions{Name: name, DisableAlreadyRegisteredCheck: true})
+	}
+	instead("RecoverLaggedData", func() {})
+	instead("PlannedFailover", func() { w.cluster, w.epoch = "east", 9 })
+	return p, u
+}
+
+func (u *turner) Examine(ctx context.Context, in activities.TurnInput) (out activities.TurnPlan, err error) {
+	if _, err = u.w.begin(ctx, in); err != nil {
+		return out, err
+	}
+	out = u.plans[0]
+	if len(u.plans) > 1 {
+		u.plans = u.plans[1:]
+	}
+	return out, u.w.guarded(in.Guard)
+}
+
+func (u *turner) Position(ctx context.Context, in activities.TurnInput) (activities.TurnedResult, error) {
+	acted, err := u.w.begin(ctx, in)
+	if err == nil {
+		err = u.w.guarded(in.Guard)
+	}
+	return activities.TurnedResult{Acted: acted, Text: "in place"}, err
+}
+
+func (u *turner) GiveWay(ctx context.Context, in activities.TurnInput) (activities.GivenWay, error) {
+	acted, err := u.w.begin(ctx, in)
+	if err == nil {
+		u.fences++
+	}
+	return activities.GivenWay{Acted: acted, Text: "the fence gave way"}, err
+}
+
+func (u *turner) Flow(ctx context.Context, in activities.TurnInput) (activities.TurnedResult, error) {
+	acted, err := u.w.begin(ctx, in)
+	if err == nil {
+		u.mirror = fmt.Sprintf("%s of %s", in.Route.To.Name, in.Route.From.Name)
+	}
+	return activities.TurnedResult{Acted: acted, Text: "it flows"}, err
+}
+
+func (u *turner) InStep(ctx context.Context, in activities.InStepInput) (activities.InStepResult, error) {
+	_, err := u.w.begin(ctx, in)
+	return activities.InStepResult{Text: "in step"}, err
+}
+
+func (p *play) home(t *testing.T, in workflows.FailbackInput) (workflows.Result, error) {
+	t.Helper()
+	p.ExecuteWorkflow(workflows.Failback, in)
+	require.True(t, p.IsWorkflowCompleted(), "the run hangs")
+	var out workflows.Result
+	if err := p.GetWorkflowError(); err != nil {
+		return out, err
+	}
+	require.NoError(t, p.GetWorkflowResult(&out))
+	require.Empty(t, p.holder, "locks are left")
+	return out, nil
+}
+
+func TestFailbackInOrder(t *testing.T) {
+	p, u := newFailback(t)
+	out, err := p.home(t, goHome)
+	require.NoError(t, err)
+	require.Equal(t, workflows.Completed, out.Outcome, out.Sentence)
+	require.Equal(t, "orders is home on east at epoch 9, and west mirrors it again", out.Sentence)
+	require.Equal(t, "west of east", u.mirror)
+	require.Len(t, u.parts, 2)
+	require.Equal(t, 2, u.fences)
+	var names []string
+	for _, row := range p.status(t).Steps {
+		names = append(names, string(row.Step))
+		require.Equal(t, workflows.Done, row.State, "%s: %s", row.Step, row.Text)
+	}
+	require.Equal(t, runbooks.FailbackSteps, names)
+	r := p.lastReport(t)
+	require.Equal(t, report.KindFailback, r.Kind)
+	require.Equal(t, "west", r.Protection.ProtectedBy)
+	require.Equal(t, []string{"RecoverLaggedData.json", "PlannedFailover.json"}, []string{r.Parts[0].Report, r.Parts[1].Report})
+	last := p.released[len(p.released)-1]
+	require.Equal(t, "runbook/orders", last.Entity)
+	require.True(t, last.Protected)
+}
+
+// P14, P27: mirrors are in place before the fence gives way, and flow only then; on the way on as well as on the way home.
+func TestP14_TheFenceGivesWayBetweenPositionAndFlow(t *testing.T) {
+	p, _ := newFailback(t)
+	_, err := p.home(t, goHome)
+	require.NoError(t, err)
+	var order []string
+	for _, name := range p.called {
+		switch name {
+		case "Examine", "Position", "GiveWay", "Flow":
+			order = append(order, name)
+		}
+	}
+	require.Equal(t, []string{"Examine", "Examine", "Position", "GiveWay", "Flow", "Examine", "Position", "GiveWay", "Flow"}, order)
+}
+
+// P28, I9: what would go is looked at again in the last moment; more than was approved parks, and nothing is touched.
+func TestP28_MoreThanWasApprovedParks(t *testing.T) {
+	p, u := newFailback(t)
+	more := u.plans[1]
+	more.Goes = 11
+	u.plans = []activities.TurnPlan{u.plans[0], more}
+	p.tell(time.Hour, workflows.UpdateAbort, by("alice"))
+	out, err := p.home(t, goHome)
+	require.NoError(t, err)
+	require.Equal(t, workflows.Aborted, out.Outcome)
+	require.NotContains(t, p.called, "Position")
+	require.Zero(t, u.fences)
+	require.Contains(t, out.Sentence, "what stands: what was recovered")
+}
+
+// I9: what exists nowhere else forbids the run, unless a recovery comes first.
+func TestWhatExistsNowhereElseForbidsTheWayHome(t *testing.T) {
+	unsaved := activities.Finding{Check: "unsaved", Level: activities.LevelProblem, Means: "10 offsets exist nowhere else"}
+	p, u := newFailback(t)
+	u.plans[0].Findings = []activities.Finding{unsaved}
+	in := goHome
+	in.NoRecovery = true
+	_, err := p.home(t, in)
+	require.ErrorContains(t, err, "exist nowhere else")
+	require.Empty(t, u.parts)
+
+	p, u = newFailback(t)
+	u.plans[0].Findings, u.plans[1].Findings = []activities.Finding{unsaved}, []activities.Finding{unsaved} // the recovery left it
+	p.tell(time.Hour, workflows.UpdateAbort, by("alice"))
+	out, err := p.home(t, goHome)
+	require.NoError(t, err)
+	require.Equal(t, workflows.Aborted, out.Outcome)
+	require.NotContains(t, p.called, "Position")
+}
+
+// Failing at each activity: before anything was changed the run fails; from then on it parks, and a retry ends it well.
+func TestFailbackFailingAtEachStep(t *testing.T) {
+	for _, tc := range []struct {
+		activity string
+		nth      int // call that fails, from 0
+		outcome  string
+	}{
+		{"Snapshot", 0, workflows.FailedRun}, {"Read", 0, workflows.FailedRun}, {"Acquire", 0, workflows.FailedRun}, {"Examine", 0, workflows.FailedRun},
+		{"Examine", 1, workflows.Completed}, {"Position", 0, workflows.Completed}, {"GiveWay", 0, workflows.Completed}, {"Flow", 0, workflows.Completed},
+		{"InStep", 0, workflows.Completed}, {"Examine", 2, workflows.Completed}, {"Position", 1, workflows.Completed}, {"GiveWay", 1, workflows.Completed},
+		{"Flow", 1, workflows.Completed}, {"Restore", 0, workflows.Completed}, {"Write", 0, workflows.Completed}, {"Release", 0, workflows.Completed},
+	} {
+		t.Run(fmt.Sprintf("%s %d", tc.activity, tc.nth), func(t *testing.T) {
+			p, u := newFailback(t)
+			if tc.activity == "Examine" && tc.nth > 0 {
+				u.plans = append(u.plans[:tc.nth:tc.nth], append([]activities.TurnPlan{u.plans[tc.nth]}, u.plans[tc.nth:]...)...)
+			}
+			list := make([]error, tc.nth+1)
+			list[tc.nth] = final(activities.TypeInvalid, "it broke")
+			p.fail[tc.activity] = list
+			p.tell(30*time.Minute, workflows.UpdateRetry, by("alice"))
+			p.tell(31*time.Minute, workflows.UpdateRetry, by("alice"))
+			out, err := p.home(t, goHome)
+			if tc.outcome == workflows.FailedRun {
+				require.ErrorContains(t, err, "it broke")
+				require.Empty(t, u.parts)
+				require.Empty(t, p.holder)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, tc.outcome, out.Outcome, out.Sentence)
+			require.Equal(t, "west of east", u.mirror)
+		})
+	}
+}
+
+// Aborting at each step ends the run there: what it did stays, and is said.
+func TestFailbackAbortedAtEachStep(t *testing.T) {
+	for _, tc := range []struct{ activity, mirror, stands string }{
+		{"Examine", "", ""},
+		{"Position", "", "what was recovered"},
+		{"GiveWay", "", "what was recovered"},
+		{"Flow", "east of west", "what was recovered"},
+		{"InStep", "east of west", "east mirrors west"},
+	} {
+		t.Run(tc.activity, func(t *testing.T) {
+			p, u := newFailback(t)
+			p.hook = p.once(tc.activity, func() { p.give(workflows.UpdateAbort, by("alice")) })
+			out, err := p.home(t, goHome)
+			require.NoError(t, err)
+			require.Equal(t, workflows.Aborted, out.Outcome, out.Sentence)
+			require.Contains(t, out.Sentence, tc.stands)
+			require.Equal(t, tc.mirror, u.mirror)
+			require.Equal(t, "west", p.cluster, "the workload stays where it is")
+		})
+	}
+}
+
+// A part that did not come to its end parks with its sentence; a retry starts another one.
+func TestAPartThatEndsBadlyParks(t *testing.T) {
+	for _, name := range []string{"RecoverLaggedData", "PlannedFailover"} {
+		t.Run(name, func(t *testing.T) {
+			p, u := newFailback(t)
+			u.fail[name] = 1
+			p.tell(time.Hour, workflows.UpdateRetry, by("alice"))
+			out, err := p.home(t, goHome)
+			require.NoError(t, err)
+			require.Equal(t, workflows.Completed, out.Outcome, out.Sentence)
+			require.Len(t, u.parts, 3)
+			require.Contains(t, p.answers[0], "retry")
+		})
+	}
+}
+
+// A run that was stopped on the way is gone on with: at home only protection is missing.
+func TestFailbackAtHomeOnlyProtects(t *testing.T) {
+	p, u := newFailback(t)
+	p.cluster, p.epoch = "east", 9
+	u.plans = u.plans[2:]
+	out, err := p.home(t, goHome)
+	require.NoError(t, err)
+	require.Equal(t, workflows.Completed, out.Outcome, out.Sentence)
+	require.Empty(t, u.parts)
+	require.Equal(t, "west of east", u.mirror)
+}
+
+// Who stays is protected by the other cluster, and nobody is moved.
+func TestFailForwardStays(t *testing.T) {
+	p, u := newFailback(t)
+	in := goHome
+	in.FailForward = true
+	out, err := p.home(t, in)
+	require.NoError(t, err)
+	require.Equal(t, "orders stays on west, and east mirrors it; set `home: west` in the runbook", out.Sentence)
+	require.Equal(t, "east of west", u.mirror)
+	require.Len(t, u.parts, 1)
+	require.True(t, p.released[len(p.released)-1].Protected)
+	require.Equal(t, "east", p.lastReport(t).Protection.ProtectedBy)
+}
+
+// P13: while something still waits to fence home, what is stranded there is not known.
+func TestP13_FailbackWaitsForTheFence(t *testing.T) {
+	p, u := newFailback(t)
+	p.world.fencing = true
+	_, err := p.home(t, goHome)
+	require.ErrorContains(t, err, "east is not fenced yet")
+	require.Empty(t, u.parts)
+}
