@@ -88,6 +88,10 @@ A planned failover, from a desk:
   switchback status orders --watch
   switchback report orders
 
+Between switches:
+  switchback protect orders --dry-run            what is not as it should be? Changes nothing.
+  switchback protect orders                      mend that, and say what is left
+
 When the active cluster is gone:
   switchback plan unplanned orders --to west     what would be lost? Changes nothing.
   switchback start unplanned orders --to west --reason "east is gone" --outage 02:57 --watch
