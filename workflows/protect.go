@@ -298,18 +298,19 @@ func (p *protecting) accepted(id string) bool {
 	return i >= 0 && p.out.Mended[i].Status == replication.OK
 }
 
-// changedMeanwhile says of what was to be mended, and was not touched, that it read differently in the last moment.
+// changedMeanwhile completes what became of the differences that were to be mended and of which the last attempt did not tell: one that is
+// gone was mended by an attempt before it; one that read differently in the last moment was not touched.
 func (p *protecting) changedMeanwhile(ids []string) {
 	for i, f := range p.out.Found {
 		id := p.out.IDs[i]
 		if !slices.Contains(ids, id) || slices.ContainsFunc(p.out.Mended, func(o replication.Outcome) bool { return o.Name == id }) {
 			continue
 		}
-		for _, d := range p.out.Left {
-			if d.Kind == f.Kind && d.Name == f.Name {
-				p.out.Mended = append(p.out.Mended, replication.Outcome{Name: id, Status: replication.Unclear,
-					Reason: fmt.Sprintf("left alone: shown was that it is %s, and now it is %s; look at it and protect again", f.Is, d.Is)})
-			}
+		o := replication.Outcome{Name: id, Status: replication.OK}
+		if n := slices.IndexFunc(p.out.Left, func(d replication.Difference) bool { return d.Kind == f.Kind && d.Name == f.Name }); n >= 0 {
+			o.Status = replication.Unclear
+			o.Reason = fmt.Sprintf("left alone: shown was that it is %s, and now it is %s; look at it and protect again", f.Is, p.out.Left[n].Is)
 		}
+		p.out.Mended = append(p.out.Mended, o)
 	}
 }

@@ -158,6 +158,16 @@ func TestProtectLeavesAloneWhatChangedMeanwhile(t *testing.T) {
 	require.Len(t, out.Left, 1)
 }
 
+// An attempt that was lost sight of had mended it: the last one finds nothing to do, and it counts as mended.
+func TestProtectCountsWhatAnEarlierAttemptMended(t *testing.T) {
+	s := newStanding(t, drifted)
+	s.then = func(s *standing) { s.list = nil }
+	_, out, err := s.protect(t, workflows.ProtectRequest{Runbook: "orders"})
+	require.NoError(t, err)
+	require.Equal(t, []replication.Outcome{{Name: drifted.ID(), Status: replication.OK}}, out.Mended)
+	require.Contains(t, out.Text, "1 differences, 1 mended, 0 left")
+}
+
 func TestProtectSaysWhatIsRefused(t *testing.T) {
 	s := newStanding(t, paused)
 	s.refuse["orders"] = "policy violation"
