@@ -117,23 +117,27 @@ func strandRecords(t *testing.T, at []string, topic string, partitions int32, n 
 	}
 }
 
-// committedRecords reads a partition from its beginning with read_committed.
+// committedRecords reads a partition from its beginning with read_committed. Brokers write the end of a transaction to its
+// partitions a moment after they have acknowledged it.
 func committedRecords(t *testing.T, c *kafka.Cluster, p replication.Partition) []*kgo.Record {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	ends, err := c.Ends(ctx, []string{p.Topic})
-	require.NoError(t, err)
-	var all []*kgo.Record
-	for _, e := range ends {
-		if e.Partition == p {
-			require.Equal(t, e.HighWatermark, e.LastStable, "an open transaction on %s", p.Name())
-			require.NoError(t, c.Read(ctx, p, e.Start, e.HighWatermark, true, func(r *kgo.Record) error {
-				all = append(all, r)
-				return nil
-			}))
+	var at replication.Ends
+	require.Eventually(t, func() bool {
+		ends, err := c.Ends(ctx, []string{p.Topic})
+		for _, e := range ends {
+			if e.Partition == p {
+				at = e
+			}
 		}
-	}
+		return err == nil && at.HighWatermark == at.LastStable
+	}, 15*time.Second, 50*time.Millisecond, "an open transaction on %s", p.Name())
+	var all []*kgo.Record
+	require.NoError(t, c.Read(ctx, p, at.Start, at.HighWatermark, true, func(r *kgo.Record) error {
+		all = append(all, r)
+		return nil
+	}))
 	return all
 }
 
