@@ -172,7 +172,7 @@ func TestCommandsExist(t *testing.T) {
 	for page, text := range pages(t) {
 		for _, words := range shown(text) {
 			if words[0] == "make" {
-				if !strings.Contains(string(makefile), "\n"+words[1]+":") {
+				if !regexp.MustCompile(`(?m)^([\w-]+ )*` + regexp.QuoteMeta(words[1]) + `( [\w-]+)*:`).Match(makefile) {
 					t.Errorf("%s shows make %s, which is no target", page, words[1])
 				}
 				continue

@@ -67,6 +67,10 @@ func (p *play) describe(id string) {
 	}
 	raw, err := json.MarshalIndent(status, "", "  ")
 	p.t.Logf("run %s: %s %v", id, raw, err)
+	now, err := p.Temporal.DescribeWorkflowExecution(context.Background(), id, "")
+	for _, a := range now.GetPendingActivities() {
+		p.t.Logf("activity %s, attempt %d, says %v; its last failure: %s (%v)", a.GetActivityType().GetName(), a.GetAttempt(), a.GetHeartbeatDetails(), a.GetLastFailure().GetMessage(), err)
+	}
 }
 
 // reaches waits until a run is in a phase.
