@@ -3,7 +3,6 @@ package activities
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -54,15 +53,11 @@ func (a *Reports) Write(ctx context.Context, in ReportInput) (out ReportResult, 
 	}
 	base := filepath.Join(a.Dir, fileName(in.Run))
 	out.JSONPath, out.MarkdownPath = base+".json", base+".md"
-	raw, err := rep.JSON()
-	if err != nil {
-		return out, err
-	}
 	if err := os.MkdirAll(a.Dir, 0o750); err != nil {
 		return out, wrap("make the folder of reports", err)
 	}
 	killpoint.Reach("Write/middle")
-	if err := errors.Join(replace(out.JSONPath, raw), replace(out.MarkdownPath, []byte(rep.Markdown()))); err != nil {
+	if rep, _, err = put(base, rep); err != nil {
 		return out, err
 	}
 	compact := rep.Compact(historyBytes)
@@ -162,13 +157,4 @@ func fileName(r Run) string {
 		}, s)
 	}
 	return safe(r.WorkflowID) + "_" + safe(r.FirstRunID)
-}
-
-// replace writes a file as a whole or not at all.
-func replace(path string, data []byte) error {
-	tmp := path + ".unfinished"
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
-		return wrap("write the report", err)
-	}
-	return wrap("write the report", os.Rename(tmp, path))
 }

@@ -23,6 +23,7 @@ func (r Report) Markdown() string {
 		w.line("%s", esc(r.OutcomeReason))
 		w.line("")
 	}
+	r.closed(w)
 	r.summary(w)
 	r.next(w)
 	r.lost(w)
@@ -247,13 +248,13 @@ func (r Report) positions(w *writer) {
 	if n := len(r.Positions); n > 0 && n <= manyPartitions {
 		columns := "Topic|Partition|End on " + esc(r.From) + "|End on " + esc(r.To) + "|Mark"
 		if r.Loss != nil {
-			columns += "|Lost"
+			columns += "|Lost" + r.asOf()
 		}
 		w.table("Positions", columns)
 		for _, p := range r.Positions {
 			cells := []string{esc(p.Topic), strconv.Itoa(int(p.Partition)), offset(p.SourceEnd), offset(p.TargetEnd), offset(p.Mark)}
 			if r.Loss != nil {
-				cells = append(cells, p.lost(r.Loss.Open))
+				cells = append(cells, p.lost(r.Loss.Open || r.Loss.ClosedAt != nil))
 			}
 			w.row(cells...)
 		}
@@ -267,6 +268,14 @@ func (r Report) positions(w *writer) {
 	for _, t := range topics {
 		w.row(esc(t.Topic), strconv.Itoa(t.Partitions), strconv.Itoa(t.InStep), strconv.Itoa(t.Behind), strconv.Itoa(t.Ahead), strconv.Itoa(t.Unknown), offset(t.Missing))
 	}
+}
+
+// asOf: the number was closed after the run; its partitions are as the run knew them.
+func (r Report) asOf() string {
+	if r.Loss.ClosedAt == nil {
+		return ""
+	}
+	return ", as the run knew it"
 }
 
 // lost is the range of a partition that only the old cluster has, in its own offsets.

@@ -231,7 +231,8 @@ type Loss struct {
 	Bytes    *int64      `json:"bytes" jsonschema:"nullable"` // of AtLeast, estimated
 	Seconds  *float64    `json:"seconds" jsonschema:"nullable"`
 	Why      string      `json:"why"`
-	Topics   []TopicLoss `json:"topics,omitempty"` // the worst ones
+	Topics   []TopicLoss `json:"topics,omitempty"`   // the worst ones
+	ClosedAt *time.Time  `json:"closedAt,omitempty"` // when it was counted behind the fence of the old cluster, after the run
 }
 
 // TopicLoss is the loss of one topic.

@@ -130,8 +130,15 @@ func unplanned() Report {
 	return r
 }
 
+// counted is unplanned once its old cluster was fenced and read.
+func counted() Report {
+	l := Loss{AtLeast: 22, AtMost: ptr(int64(22)), Seconds: ptr(4.2), Why: "compared behind the fence",
+		Topics: []TopicLoss{{Topic: "orders", AtLeast: 22, AtMost: ptr(int64(22)), Why: "compared behind the fence"}}}
+	return unplanned().Close(l, *at(90000), "fence/orders/east")
+}
+
 var goldens = map[string]func() Report{
-	"unplanned": unplanned,
+	"unplanned": unplanned, "unplanned-closed": counted,
 	"completed": completed, "rolled-back": rolledBack, "failed": failed,
 	"compact": func() Report { return large(40, 10).Compact(16 << 10) },
 	"empty":   func() Report { return Report{Runbook: "orders", Kind: KindPlanned, Outcome: Rejected} },
@@ -152,6 +159,26 @@ func TestGolden(t *testing.T) {
 			require.Equal(t, string(want), got, "%s; go test ./report -update writes it anew", path)
 		}
 	}
+}
+
+// The number that a fence closed stands in the place of the open one, is held against the objectives, and says when it was
+// counted; what the fence has done stands no more. A run that did not go over lost nothing.
+func TestP38_ClosedLossReplacesTheOpenOne(t *testing.T) {
+	r, open := counted(), unplanned()
+	require.True(t, open.Loss.Open, "the report that was closed stays as it was")
+	require.False(t, r.Loss.Open)
+	require.Equal(t, at(90000), r.Loss.ClosedAt)
+	require.Equal(t, RPO{Records: ptr(int64(22)), Known: true, Met: ptr(true), Text: "compared behind the fence"}, r.RPO)
+	require.Equal(t, []string{Fenced("east")}, r.Standing)
+	require.NotContains(t, r.Markdown(), "open until")
+	require.Equal(t, r, r.Close(*r.Loss, *r.Loss.ClosedAt, "fence/orders/east"), "again")
+	missed := open.Close(Loss{AtLeast: 1001, AtMost: ptr(int64(1001))}, *at(1), "fence/orders/east")
+	require.False(t, *missed.RPO.Met)
+	unbounded := open.Close(Loss{AtLeast: 3, Why: "a partition has no leader"}, *at(1), "fence/orders/east")
+	require.False(t, unbounded.RPO.Known)
+	require.Contains(t, unbounded.RPO.Text, "at least 3 records, and no upper bound is known")
+	open.Outcome = RolledBack
+	require.Equal(t, open, open.Close(*r.Loss, *at(1), "fence/orders/east"))
 }
 
 func TestSchemaIsUpToDateAndHoldsForEveryReport(t *testing.T) {

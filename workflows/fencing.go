@@ -49,8 +49,8 @@ type fencing struct {
 }
 
 // FenceWhenReachable fences a lost cluster as soon as it answers, before anything else happens there, and keeps what is
-// stranded on it from expiring. It ends when that is done and the loss is closed, or when the workload goes back there
-// (P13). Each attempt asks discovery where the workload is now, and acts for that epoch.
+// stranded on it from expiring. It ends when that is done and the loss is closed, in the run's report too, or when the
+// workload goes back there (P13). Each attempt asks discovery where the workload is now, and acts for that epoch.
 func FenceWhenReachable(ctx workflow.Context, in FencingInput) (FencingStatus, error) {
 	f := &fencing{FencingInput: in, switched: workflow.GetSignalChannel(ctx, SignalSwitched)}
 	if f.Status.Since.IsZero() {
@@ -195,9 +195,23 @@ func (f *fencing) fence(ctx workflow.Context, until time.Time, epoch int64) bool
 	if at.IsZero() {
 		at = workflow.Now(ctx)
 	}
+	closed := f.close(ctx, out, at)
 	f.Status.Waiting, f.Status.Fenced, f.Status.Wrote, f.Status.Written, f.Status.Loss = "", &at, out.Wrote, out.Since, &out.Loss
-	f.Status.Ended = or(out.Text, f.Status.Cluster+" is fenced")
+	f.Status.Ended = or(out.Text, f.Status.Cluster+" is fenced") + "; " + closed
 	return true
+}
+
+// close puts the number into the run's report (P38). Nothing waits for that longer than its budget: what is fenced is fenced,
+// and the sentence names the report that still says what the run knew.
+func (f *fencing) close(ctx workflow.Context, counted activities.FenceWhenResult, at time.Time) string {
+	f.waits("the report of run " + f.Guard.Run.ID() + " to have the number")
+	in := activities.CloseInput{Run: f.Guard.Run, Fencing: f.Status.Workflow, Loss: counted.Loss, Losses: counted.Losses, At: at}
+	var out activities.CloseResult
+	err := workflow.ExecuteActivity(atomicWrite(ctx, workflow.Now(ctx).Add(reportBudget), "close the loss in the report"), reports.Close, in).Get(ctx, &out)
+	if err != nil {
+		return fmt.Sprintf("the report of run %s was not rewritten, and says what the run knew: %s", in.Run.ID(), plain(err))
+	}
+	return out.Text
 }
 
 func (f *fencing) waits(what string) (over bool) {

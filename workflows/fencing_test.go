@@ -102,6 +102,35 @@ func TestP38_TheLossIsOpenUntilTheFence(t *testing.T) {
 	require.EqualValues(t, 19, w.told[1].Fencing.Loss.AtLeast)
 }
 
+// The number goes into the run's report before anybody hears that it is closed. A report that cannot be rewritten is named, and
+// holds nobody up.
+func TestP38_TheReportIsClosedBeforeAnybodyHearsOfIt(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fail []error
+		says string
+	}{
+		"at once":           {nil, "the number is in r.json"},
+		"at the second try": {[]error{errors.New("no space left")}, "the number is in r.json"},
+		"never":             {[]error{final(activities.TypeInvalid, "it is of another version")}, "the report of run unplanned/1 was not rewritten, and says what the run knew: it is of another version"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			counted := closed()
+			counted.Losses = []activities.TopicLoss{{Topic: "orders", Loss: counted.Loss}}
+			w.gone = []activities.FenceWhenResult{counted}
+			w.fail["Close"] = tc.fail
+			out, err := newPlay(t, w).fence(waiting(w))
+			require.NoError(t, err)
+			require.NotNil(t, out.Fenced)
+			require.Contains(t, out.Ended, "east is fenced on every broker; "+tc.says)
+			require.Equal(t, activities.CloseInput{Run: leaver, Fencing: "fence/orders/east", Loss: counted.Loss, Losses: counted.Losses, At: fencedAt}, w.inputs["Close"])
+			w.before(t, "WhenReachable", "Close")
+			require.Equal(t, activities.FencingDone, w.told[len(w.told)-1].State)
+			require.Equal(t, "TellFencing", w.called[len(w.called)-1])
+		})
+	}
+}
+
 // Its reason may be gone by the time that the cluster answers.
 func TestP13_AClusterThatIsUsedAgainIsNotFenced(t *testing.T) {
 	for name, tc := range map[string]struct {

@@ -24,7 +24,7 @@ func (u *unplannedFailover) stated(r *report.Report) {
 		r.Loss.Why = "would have been lost; " + r.Loss.Why
 		return
 	}
-	r.RPO = rpo(*r.Loss, r.Objectives)
+	r.RPO = r.Loss.RPO(r.Objectives)
 	r.Recovery = u.recovery()
 	if c := r.Recovery; c.Outage != nil && c.RunSeconds != nil {
 		r.RTO.Seconds = report.Seconds(u.recovered().Sub(u.outage))
@@ -34,62 +34,17 @@ func (u *unplannedFailover) stated(r *report.Report) {
 }
 
 func (u *unplannedFailover) loss() *report.Loss {
-	l := *u.status.Loss
-	out := &report.Loss{
-		AtLeast: l.AtLeast, AtMost: report.Offset(l.AtMost), Open: u.lossOpen(), Estimate: report.Offset(l.Estimate),
-		Bytes: report.Offset(l.Bytes), Seconds: lasted(l.Seconds), Why: l.Why,
-	}
-	if out.Open {
+	out := activities.ReportedLoss(*u.status.Loss, u.status.Losses)
+	if out.Open = u.lossOpen(); out.Open {
 		out.AtMost = nil // whoever is cut off may write until the old cluster is fenced (P38)
-	}
-	for _, t := range u.status.Losses {
-		out.Topics = append(out.Topics, report.TopicLoss{
-			Topic: t.Topic, AtLeast: t.AtLeast, AtMost: report.Offset(t.AtMost), Estimate: report.Offset(t.Estimate),
-			Bytes: report.Offset(t.Bytes), Seconds: lasted(t.Seconds), Why: t.Why,
-		})
-		if out.Open {
-			out.Topics[len(out.Topics)-1].AtMost = nil
+		for i := range out.Topics {
+			out.Topics[i].AtMost = nil
 		}
 	}
 	if u.marked == nil {
 		out.Why = "as it was assessed at " + u.status.LossAt.UTC().Format(time.RFC3339) + ", because no marks were kept; " + out.Why
 	}
-	return out
-}
-
-// lasted is nil where the time is not known.
-func lasted(seconds float64) *float64 {
-	if seconds < 0 {
-		return nil
-	}
-	return &seconds
-}
-
-// rpo holds a loss against its objective. What is certain is said, also while the number is open: more than allowed stays
-// more than allowed.
-func rpo(l report.Loss, o report.Objectives) report.RPO {
-	out := report.RPO{Known: l.AtMost != nil && *l.AtMost == l.AtLeast, Text: l.Why}
-	if out.Known {
-		out.Records = &l.AtLeast
-	} else {
-		out.Text = "at least " + fmt.Sprint(l.AtLeast) + " records" + upTo(l) + "; " + l.Why
-	}
-	missed := l.AtLeast > o.RPORecords || l.AtLeast > 0 && l.Seconds != nil && *l.Seconds > o.RPOSeconds
-	kept := l.AtMost != nil && *l.AtMost <= o.RPORecords && (*l.AtMost == 0 || l.Seconds != nil && *l.Seconds <= o.RPOSeconds)
-	if missed || kept {
-		out.Met = &kept
-	}
-	return out
-}
-
-func upTo(l report.Loss) string {
-	switch {
-	case l.AtMost != nil:
-		return fmt.Sprintf(", at most %d", *l.AtMost)
-	case l.Estimate != nil && *l.Estimate > l.AtLeast:
-		return fmt.Sprintf(", about %d by estimate, and open", *l.Estimate)
-	}
-	return ", and open"
+	return &out
 }
 
 // recovery splits the time from the outage to the first write on the new cluster.
@@ -136,7 +91,7 @@ func (u *unplannedFailover) recovered() (at time.Time) {
 // left is what an unplanned run leaves behind on purpose, or could not do.
 func (u *unplannedFailover) left() []string {
 	from := u.route.From.Name
-	list := []string{"WRITE is denied on the topics of " + from + " until the workload goes home"}
+	list := []string{report.Fenced(from)}
 	switch id := fencingID(u.in.Runbook, from); {
 	case u.waits && !u.unfenced:
 		list = append(list, "what is lost is not counted yet: "+id+" compares both clusters, and closes the number")

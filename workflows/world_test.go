@@ -407,6 +407,13 @@ func (w *world) Write(ctx context.Context, in activities.ReportInput) (activitie
 	return activities.ReportResult{JSONPath: "r.json", MarkdownPath: "r.md"}, w.end(ctx)
 }
 
+func (w *world) Close(ctx context.Context, in activities.CloseInput) (activities.CloseResult, error) {
+	if _, err := w.begin(ctx, in); err != nil {
+		return activities.CloseResult{}, err
+	}
+	return activities.CloseResult{Changed: true, Text: "the number is in r.json"}, w.end(ctx)
+}
+
 func (w *world) TellFencing(ctx context.Context, in activities.TellFencing) error {
 	if _, err := w.begin(ctx, in); err != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 // Disaster is what stands after an unplanned run, once the old cluster is back.
 type Disaster struct {
 	Logs   map[string]ClusterLog // of both clusters
-	Closed *report.Loss          // by the fence that the run left behind; nil where it left none, or none has closed it yet
+	Closed *report.Loss          // by the fence that the run left behind; nil where it left none, none has closed it yet, or nobody remembers it
 }
 
 // Aftermath is how much of a verdict an unplanned run has stated, and so is allowed. All counts are records.
@@ -25,7 +25,7 @@ type Aftermath struct {
 	Repeated   int    `json:"repeated"`   // of those duplicated: mirrored without an acknowledgement, so that their producer sent them again
 	AtLeast    int64  `json:"atLeast"`    // lost, by the report
 	AtMost     *int64 `json:"atMost"`     // null: the report leaves it open
-	ClosedAt   *int64 `json:"closedAt"`   // lost, by the fence; null: the report itself had closed the number
+	ClosedAt   *int64 `json:"closedAt"`   // lost, by the fence, or by the report that it closed; null: the run itself had closed the number
 	Unexplored string `json:"unexplored"` // why nothing of this could be counted; empty where it was
 
 	DecisionToFirstAckSeconds *float64 `json:"decisionToFirstAckSeconds"` // last approval to the first acknowledgement on the new cluster
@@ -156,17 +156,42 @@ func (a *aftermath) states(v Verdict) {
 	for _, t := range said.Topics {
 		a.within("the report, of topic "+t.Topic+",", t.AtLeast, t.AtMost, a.byTopic[t.Topic])
 	}
+	a.closed(n)
 	switch closed := a.d.Closed; {
 	case closed != nil && closed.AtMost != nil:
 		a.out.ClosedAt = closed.AtMost
 		if closed.AtLeast != n || *closed.AtMost != n {
 			a.disagree("the fence of %s closed the loss at %d to %d records; %d are stranded there", a.r.From, closed.AtLeast, *closed.AtMost, n)
 		}
+		if said.ClosedAt == nil {
+			a.disagree("the fence of %s closed the loss, and the report still says what the run knew", a.r.From)
+		}
+	case said.ClosedAt != nil:
+		a.out.ClosedAt = said.AtMost
 	case said.AtMost == nil || *said.AtMost != said.AtLeast:
 		a.disagree("the loss is still open: nobody has closed it, and %d records are stranded on %s", n, a.r.From)
 	}
 	if lost := v.Lost - a.out.Lost; lost > 0 {
 		a.disagree("%d lost records are not stranded on %s: no report of a loss covers them", lost, a.r.From)
+	}
+}
+
+// closed: a report that was closed says the number, as a whole and of each topic that it names, and nothing less exact.
+func (a *aftermath) closed(n int64) {
+	l := a.r.Loss
+	if l.ClosedAt == nil {
+		return
+	}
+	if l.Open || l.AtMost == nil || l.AtLeast != n || *l.AtMost != n {
+		a.disagree("the report was closed at %s and does not say that %d records were lost; so many are stranded on %s", l.ClosedAt.Format(time.RFC3339), n, a.r.From)
+	}
+	if !a.r.RPO.Known || a.r.RPO.Records == nil || *a.r.RPO.Records != n {
+		a.disagree("the report was closed at %d records, and its RPO says something else", l.AtLeast)
+	}
+	for _, t := range l.Topics {
+		if most := t.AtMost; most == nil || t.AtLeast != a.byTopic[t.Topic] || *most != a.byTopic[t.Topic] {
+			a.disagree("the report was closed and does not say that %d records of topic %s were lost", a.byTopic[t.Topic], t.Topic)
+		}
 	}
 }
 

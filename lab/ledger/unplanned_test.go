@@ -73,8 +73,9 @@ func disaster(t *testing.T) (*story, *Disaster) {
 		o.Source, o.Proof = o.Target, "as synced by the link before the source was lost"
 	}
 	s.again(2)
-	s.report.RPO = report.RPO{Text: "at least 0 records, and open"}
-	s.report.Loss = &report.Loss{Open: true, Topics: []report.TopicLoss{{Topic: "orders"}, {Topic: "stock"}}}
+	s.report = s.report.Close(report.Loss{AtLeast: 2, AtMost: number(2), Topics: []report.TopicLoss{
+		{Topic: "orders", AtLeast: 2, AtMost: number(2)}, {Topic: "stock", AtMost: number(0)},
+	}}, storyStart.Add(time.Hour), "fence/orders/east")
 	s.report.RTO = report.Measured{Seconds: report.Seconds(gap)}
 	s.report.Decisions = []report.Decision{
 		{Kind: "approve", By: "one", At: storyStart}, {Kind: "approve", By: "two", At: s.report.Started.Add(gap / 2)},
@@ -106,6 +107,12 @@ func (s *story) again(n int64) {
 	}
 }
 
+// reopen is the report as the run wrote it.
+func (s *story) reopen() {
+	s.report.RPO = report.RPO{Text: "at least 0 records, and open"}
+	s.report.Loss = &report.Loss{Open: true, Topics: []report.TopicLoss{{Topic: "orders"}, {Topic: "stock"}}}
+}
+
 func (s *story) judgeUnplanned(d *Disaster) Verdict {
 	return s.judge().AgainstUnplanned(s.ledger, s.report, "out/report.json", *d)
 }
@@ -121,6 +128,16 @@ func TestAnUnplannedRunThatStatesItsLossIsWell(t *testing.T) {
 	require.Equal(t, 2, v.Aftermath.Unread)
 	require.NotNil(t, v.Aftermath.DecisionToFirstAckSeconds)
 	require.Contains(t, v.String(), "all is well")
+	require.Contains(t, v.String(), "closed at 2")
+}
+
+// A report that was closed says it all, also when Temporal has forgotten the fence; it is checked all the same.
+func TestP38_AClosedReportStandsForItself(t *testing.T) {
+	s, d := disaster(t)
+	d.Closed = nil
+	v := s.judgeUnplanned(d)
+	require.Empty(t, v.Disagreements, "%s", v)
+	require.True(t, v.Well(), "%s", v)
 	require.Contains(t, v.String(), "closed at 2")
 }
 
@@ -148,7 +165,15 @@ func TestAnUnplannedRunIsNotForgivenAnythingElse(t *testing.T) {
 		{"the report claims too much", func(s *story, _ *Disaster) { s.report.Loss.AtLeast = 3 }, false, "at least 3 records were lost; 2 are stranded"},
 		{"a topic's bound is too low", func(s *story, _ *Disaster) { s.report.Loss.Topics[0].AtMost = number(1) }, false, "of topic orders, says that at most 1"},
 		{"the fence closed too high a number", func(_ *story, d *Disaster) { d.Closed.AtLeast, d.Closed.AtMost = 5, number(5) }, false, "closed the loss at 5 to 5"},
-		{"P38: nobody has closed the number", func(_ *story, d *Disaster) { d.Closed = nil }, false, "the loss is still open"},
+		{"P38: nobody has closed the number", func(s *story, d *Disaster) { s.reopen(); d.Closed = nil }, false, "the loss is still open"},
+		{"P38: the fence has closed the number, and the report does not know", func(s *story, _ *Disaster) { s.reopen() }, false, "the report still says what the run knew"},
+		{"P38: a closed report is still open", func(s *story, _ *Disaster) { s.report.Loss.Open = true }, false, "does not say that 2 records were lost"},
+		{"P38: a closed report has no upper bound", func(s *story, _ *Disaster) { s.report.Loss.AtMost = nil }, false, "does not say that 2 records were lost"},
+		{"P38: a closed report's RPO is open", func(s *story, _ *Disaster) { s.report.RPO = report.RPO{} }, false, "its RPO says something else"},
+		{"P38: a closed report's topic is open", func(s *story, _ *Disaster) { s.report.Loss.Topics[0].AtMost = nil }, false, "does not say that 2 records of topic orders were lost"},
+		{"P38: a closed report that nobody else confirms is too high", func(s *story, d *Disaster) {
+			d.Closed, s.report.Loss.AtMost = nil, number(4)
+		}, false, "does not say that 2 records were lost"},
 		{"the report states nothing", func(s *story, _ *Disaster) { s.report.Loss = nil }, false, "states no loss"},
 		{"a mirrored record is lost", func(s *story, d *Disaster) {
 			log := d.Logs["west"]
