@@ -1,10 +1,14 @@
 package linkservice
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // Places in a record batch of format 2, the only one there is today.
@@ -26,22 +30,34 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Why a batch cannot be mirrored: a fake broker can be given neither markers nor gaps.
+// Attributes of a batch.
+const (
+	transactional = 0x10
+	control       = 0x20
+)
+
+// Why a batch cannot be mirrored: a broker takes no gaps.
 var (
-	errFormat      = errors.New("message format before v2")
-	errTransaction = errors.New("transactional records and markers cannot be mirrored")
-	errGap         = errors.New("offsets are missing in the source, such as after compaction")
+	errFormat = errors.New("message format before v2")
+	errGap    = errors.New("offsets are missing in the source, such as after compaction")
 )
 
 // batch is one record batch as the source's log holds it.
 type batch struct {
 	base, next int64 // offsets: of its first record, and after its last
 	raw        []byte
+	// blank says that nobody may read it: a transaction's marker, or records of one that was aborted. Its offsets are taken.
+	blank bool
 }
 
-// split cuts what a fetch returned into batches; a last one that is cut off is left for the next fetch.
-func split(raw []byte) ([]batch, error) {
+// split cuts what a fetch returned into batches; a last one that is cut off is left for the next fetch. aborted are the
+// transactions that the answer names as aborted.
+func split(raw []byte, aborted []kmsg.FetchResponseTopicPartitionAbortedTransaction) ([]batch, error) {
 	var out []batch
+	open := map[int64]bool{} // aborted transactions that have begun, by producer
+	slices.SortFunc(aborted, func(a, b kmsg.FetchResponseTopicPartitionAbortedTransaction) int {
+		return cmp.Compare(a.FirstOffset, b.FirstOffset)
+	})
 	for len(raw) >= headerSize {
 		size := int(int32(binary.BigEndian.Uint32(raw[atLength:]))) + atEpoch
 		if size < headerSize {
@@ -55,23 +71,30 @@ func split(raw []byte) ([]batch, error) {
 		if b[atMagic] != 2 {
 			return out, errFormat
 		}
-		if binary.BigEndian.Uint16(b[atAttribute:])&0x30 != 0 {
-			return out, errTransaction
-		}
 		delta := int32(binary.BigEndian.Uint32(b[atLastDelta:]))
 		if int32(binary.BigEndian.Uint32(b[atCount:])) != delta+1 {
 			return out, errGap
 		}
-		base := int64(binary.BigEndian.Uint64(b))
-		out = append(out, batch{base, base + int64(delta) + 1, b})
+		base, producer := int64(binary.BigEndian.Uint64(b)), int64(binary.BigEndian.Uint64(b[atProducer:]))
+		for len(aborted) > 0 && aborted[0].FirstOffset <= base {
+			open[aborted[0].ProducerID], aborted = true, aborted[1:]
+		}
+		attributes := binary.BigEndian.Uint16(b[atAttribute:])
+		blank := attributes&control != 0 || attributes&transactional != 0 && open[producer]
+		if attributes&control != 0 {
+			delete(open, producer)
+		}
+		out = append(out, batch{base, base + int64(delta) + 1, b, blank})
 	}
 	return out, nil
 }
 
 // mirrored is the batch as it is produced to the target: records, timestamps and compression as they are, without a
-// producer id, which belongs to the source cluster and could be another producer's on the target.
+// producer id, which belongs to the source cluster and could be another producer's on the target, and so without its transaction,
+// which was committed.
 func (b batch) mirrored() []byte {
 	out := append([]byte(nil), b.raw...)
+	binary.BigEndian.PutUint16(out[atAttribute:], binary.BigEndian.Uint16(out[atAttribute:])&^transactional)
 	binary.BigEndian.PutUint64(out, 0)
 	binary.BigEndian.PutUint32(out[atEpoch:], ^uint32(0))
 	return withoutProducer(out)

@@ -93,16 +93,27 @@ func TestTrimmedHeadKeepsOffsets(t *testing.T) {
 	}
 }
 
-func TestTransactionsFailTheMirror(t *testing.T) {
+// Markers, and records of transactions that were aborted, take their offsets in the mirror as in the source.
+func TestTransactionsKeepTheirOffsets(t *testing.T) {
 	l := newLab(t, nil)
 	l.topic(l.east, "orders", 1)
 	l.createLink()
 	l.mirror("orders")
 	cl := l.client(l.east, "lab", kgo.TransactionalID("tx"))
-	l.ok(cl.BeginTransaction())
-	l.ok(cl.ProduceSync(l.ctx(), &kgo.Record{Topic: "orders", Value: []byte("x")}).FirstErr())
-	l.ok(cl.EndTransaction(l.ctx(), kgo.TryCommit))
-	l.awaitStatus(link1, "orders", "FAILED")
+	for i, end := range []kgo.TransactionEndTry{kgo.TryCommit, kgo.TryAbort, kgo.TryCommit} {
+		l.ok(cl.BeginTransaction())
+		for range i + 1 {
+			l.ok(cl.ProduceSync(l.ctx(), &kgo.Record{Topic: "orders", Value: fmt.Appendf(nil, "of transaction %d", i)}).FirstErr())
+		}
+		l.ok(cl.EndTransaction(l.ctx(), end))
+	}
+	got := l.read(l.west, "orders", 0, 4)
+	if diff := cmp.Diff(l.read(l.east, "orders", 0, 4), got); diff != "" {
+		t.Errorf("differs (-source +mirror):\n%s", diff)
+	}
+	if last := got[len(got)-1]; !strings.HasPrefix(last, "7:") { // 1 and its marker, 2 and their marker, then the last 3
+		t.Errorf("the last record of the mirror is %s", last)
+	}
 }
 
 func TestLostLoginFailsTheLink(t *testing.T) {

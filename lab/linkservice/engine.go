@@ -208,7 +208,7 @@ func (r *runner) fetch(flows map[string]flow) (map[tp]fetched, error) {
 			if requests[leader] == nil {
 				req := kmsg.NewPtrFetchRequest()
 				req.ReplicaID, req.SessionEpoch, req.MinBytes, req.MaxBytes = -1, -1, 1, fetchBytes
-				req.MaxWaitMillis = int32(fetchWait.Milliseconds())
+				req.MaxWaitMillis, req.IsolationLevel = int32(fetchWait.Milliseconds()), 1 // what is not committed may be aborted yet
 				requests[leader] = req
 			}
 			requests[leader].Topics = append(requests[leader].Topics, *rt)
@@ -259,7 +259,7 @@ func (r *runner) sort(resp *kmsg.FetchResponse, mirrors map[string]string, out m
 			case err != nil:
 				return fmt.Errorf("fetch %s/%d: %w", t.Topic, p.Partition, err)
 			}
-			batches, err := split(p.RecordBatches)
+			batches, err := split(p.RecordBatches, p.AbortedTransactions)
 			if err != nil {
 				why := "ILLEGAL_STATE"
 				if errors.Is(err, errFormat) {

@@ -219,7 +219,7 @@ func (l *lab) write(s *kafka.Server, topic string, partition int32, values ...st
 // read returns a partition's records as offset:time:key:value:headers.
 func (l *lab) read(s *kafka.Server, topic string, partition int32, n int) []string {
 	l.Helper()
-	cl := l.client(s, "lab", kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().AtStart()}}))
+	cl := l.client(s, "lab", kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().AtStart()}}))
 	var out []string
 	for len(out) < n {
 		fs := cl.PollFetches(l.ctx())

@@ -17,7 +17,7 @@ import (
 func (r *runner) produce(flows map[string]flow, got map[tp]fetched) error {
 	for round := 0; ; round++ {
 		requests, sent := r.requests(flows, got, round)
-		if len(requests) == 0 {
+		if len(sent) == 0 {
 			break
 		}
 		if err := r.produceRound(requests, sent); err != nil {
@@ -46,12 +46,15 @@ func (r *runner) requests(flows map[string]flow, got map[tp]fetched, round int) 
 		if _, ok := flows[p.topic]; !ok || round >= len(f.batches) {
 			continue
 		}
+		sent[p] = f.batches[round]
+		if sent[p].blank {
+			continue
+		}
 		leader := r.leaders.target[p]
 		if requests[leader] == nil {
 			requests[leader] = newProduce()
 		}
 		addProduce(requests[leader], p, f.batches[round].mirrored())
-		sent[p] = f.batches[round]
 	}
 	return requests, sent
 }
@@ -95,6 +98,13 @@ func (r *runner) produceRound(requests map[int32]*kmsg.ProduceRequest, sent map[
 		}
 	}
 	still := r.flows()
+	for p, b := range sent {
+		if _, ok := still[p.topic]; ok && b.blank {
+			if err := r.mark(r.ctx, p, b); err != nil {
+				return err
+			}
+		}
+	}
 	for leader, req := range requests {
 		for _, t := range req.Topics {
 			if _, ok := still[t.Topic]; !ok {
@@ -133,6 +143,42 @@ func (r *runner) send(ctx context.Context, leader int32, req *kmsg.ProduceReques
 	}
 	return err
 }
+
+// mark takes offsets that hold nothing to read with markers of transactions that nobody has begun: they stand in the log, and
+// no consumer sees them.
+func (r *runner) mark(ctx context.Context, p tp, b batch) error {
+	const most = 500 // of one request
+	for r.next[p] < b.next {
+		req := kmsg.NewPtrWriteTxnMarkersRequest()
+		n := min(b.next-r.next[p], most)
+		for i := range n {
+			m := kmsg.NewWriteTxnMarkersRequestMarker()
+			m.ProducerID = nobody + r.next[p] + i
+			t := kmsg.NewWriteTxnMarkersRequestMarkerTopic()
+			t.Topic, t.Partitions = p.topic, []int32{p.partition}
+			m.Topics = append(m.Topics, t)
+			req.Markers = append(req.Markers, m)
+		}
+		resp, err := r.target().client.Broker(int(r.leaders.target[p])).Request(ctx, req)
+		if err != nil {
+			return fmt.Errorf("write markers to %s/%d: %w", p.topic, p.partition, err)
+		}
+		for _, m := range resp.(*kmsg.WriteTxnMarkersResponse).Markers {
+			for _, t := range m.Topics {
+				for _, one := range t.Partitions {
+					if err := kerr.ErrorForCode(one.ErrorCode); err != nil {
+						return fmt.Errorf("write markers to %s/%d: %w", p.topic, p.partition, err)
+					}
+				}
+			}
+		}
+		r.next[p] += n
+	}
+	return nil
+}
+
+// nobody is where ids of producers begin that no cluster gives out.
+const nobody = int64(1) << 52
 
 // fill brings the target's end to an offset with records that are deleted at once, because the source has none there.
 func (r *runner) fill(ctx context.Context, p tp, to int64) error {

@@ -97,6 +97,7 @@ func TestTheWayHomeOverOneWayLinks(t *testing.T) {
 	l.write(l.east, "orders", 0, "a")
 	l.until("mirrored", func() bool { return l.end(l.west, "orders", 0) == 1 })
 	forward := l.product("west")
+	l.reaches(forward, replication.MirrorActive, "orders")
 	paused, err := forward.Pause(l.ctx(), []string{"orders"}, true)
 	l.ok(err)
 	require.Equal(t, replication.Pending, paused[0].Status)
