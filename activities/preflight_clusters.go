@@ -178,7 +178,7 @@ func credentialsWork(clusters Clusters) func(context.Context, *survey) error {
 			}
 			for _, need := range does {
 				may := replication.Allowed(s.acls[to.Name], need)
-				if said, asked := granted[i][need.Name]; asked && need.ResourceType == replication.ResourceTopic && !(need.Operation == replication.OpWrite && s.isClosed(need.Principal, need.Name)) {
+				if said, asked := granted[i][need.Name]; asked && need.ResourceType == replication.ResourceTopic && (need.Operation != replication.OpWrite || !s.isClosed(need.Principal, need.Name)) {
 					may = slices.Contains(said, need.Operation) // as the brokers told the client itself
 				}
 				if !may {

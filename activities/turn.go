@@ -225,14 +225,6 @@ func (t *turning) kept(ctx context.Context) ([]TurnTopic, error) {
 	return list, err
 }
 
-func topicNames(list []TurnTopic) []string {
-	names := make([]string, len(list))
-	for i, t := range list {
-		names[i] = t.Topic
-	}
-	return names
-}
-
 // examined judges what was looked at.
 type examined struct {
 	*turning

@@ -100,13 +100,14 @@ func (r *recovery) told(rep *report.Report) {
 		return
 	}
 	d := &report.LaggedData{Tail: r.plan.Tail, Epoch: r.plan.Epoch, Marked: known(r.plan.Marked)}
-	topics, total := r.plan.Topics, r.plan.Total
+	var topics []activities.StrandedTopic
+	total := r.plan.Total
 	if a := r.account; a != nil {
 		topics, total = a.Topics, a.Total
 		rep.Standing = append(rep.Standing, a.Standing...)
 		d.Settled, d.Finished = true, a.Finished
 	} else { // nothing was touched: all of it is still there
-		topics, total = nil, activities.StrandedTopic{Topic: "all", Offsets: total.Offsets, Tally: replication.Tally{Left: total.Offsets}}
+		total = activities.StrandedTopic{Topic: "all", Offsets: total.Offsets, Tally: replication.Tally{Left: total.Offsets}}
 	}
 	d.Total = laggedTopic(total)
 	for _, t := range topics {

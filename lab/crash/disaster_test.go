@@ -100,7 +100,7 @@ func TestWorkerKilledInAnUnplannedRunOverMirrorMaker(t *testing.T) {
 	for i := range points {
 		workloads = append(workloads, small(fmt.Sprintf("w%02d", i+1)))
 	}
-	d := &disaster{t: t, bench: newMirrorBench(t, workloads...), page: mirrored, after: lateOverMirrors}
+	d := &disaster{t: t, bench: newMirrorBench(t, workloads), page: mirrored, after: lateOverMirrors}
 	d.play(workloads, points, 0)
 	d.keeps("unplanned-over-mirrormaker")
 }

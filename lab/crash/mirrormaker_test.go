@@ -17,7 +17,7 @@ import (
 )
 
 // newMirrorBench is a lab on Apache Kafka and MirrorMaker 2, whose connectors are shared by all of its workloads.
-func newMirrorBench(t *testing.T, workloads ...setup.Workload) *bench {
+func newMirrorBench(t *testing.T, workloads []setup.Workload, changes ...func(*setup.Options)) *bench {
 	t.Helper()
 	if missing := setup.Missing(setup.Options{Kafka: setup.Apache}); missing != "" {
 		t.Skip(missing)
@@ -31,14 +31,18 @@ func newMirrorBench(t *testing.T, workloads ...setup.Workload) *bench {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	var err error
-	b.Lab, err = setup.Up(ctx, setup.Options{
+	o := setup.Options{
 		Dir: filepath.Join(root, "lab"), Program: os.Args[0], Kafka: setup.Apache, Link: setup.MirrorMaker, Workloads: workloads,
 		WorkerTags: []string{"killpoints"}, WorkerEnv: []string{"SWITCHBACK_KILLPOINTS=" + b.orders},
 		EditRunbook: func(r *runbooks.Runbook) { // connectors whose source is dead take a minute to stop
 			patient(r)
 			r.Budgets.Promote = runbooks.Duration(2 * time.Minute)
 		}, ClientCommand: b.client,
-	})
+	}
+	for _, change := range changes {
+		change(&o)
+	}
+	b.Lab, err = setup.Up(ctx, o)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.Down()) })
 	return b
@@ -46,10 +50,10 @@ func newMirrorBench(t *testing.T, workloads ...setup.Workload) *bench {
 
 // onMirrors is one workload there. A completed run stops the connectors for good, so a lab sees one such run, after those
 // that come back.
-func onMirrors(t *testing.T) *play {
+func onMirrors(t *testing.T, changes ...func(*setup.Options)) *play {
 	t.Helper()
 	w := small("orders")
-	b := newMirrorBench(t, w)
+	b := newMirrorBench(t, []setup.Workload{w}, changes...)
 	p := b.stage(t, w)[0]
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
