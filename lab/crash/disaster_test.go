@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"switchback/lab/setup"
+	"switchback/lab/story"
 	"switchback/workflows"
 )
 
@@ -305,8 +306,11 @@ func (p *play) closes(ctx context.Context, cluster string) {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, 4*patience)
 	defer cancel()
-	_, there, err := p.Fencing(ctx, cluster)
-	require.NoError(p.t, err)
+	there := false
+	require.NoError(p.t, story.Until(ctx, "an answer of what fences "+cluster, func() (_ bool, err error) {
+		_, there, err = p.Fencing(ctx, cluster)
+		return err == nil, err // a worker that was killed a moment ago is asked first, in vain
+	}))
 	if !there {
 		return
 	}
