@@ -1,6 +1,7 @@
 # make demo    the main job: the whole system on this machine, a planned failover under live traffic
 # make demo-apache     the same on Apache Kafka and MirrorMaker 2; needs Java 17 and Maven
 # make demo-disaster   the active cluster is killed under traffic, then an unplanned failover; on Apache Kafka where there is Java
+# make demo-roundtrip  a disaster with stranded records, then home again; demo-roundtrip-apache on Apache Kafka and MirrorMaker 2
 # make test    every test that this machine can run
 # make check   what is quick: format, lint, import rules, workflowcheck, known vulnerabilities, unit tests
 # make build   the programs, into bin/: switchback, worker, supervisor, lab
@@ -24,7 +25,7 @@ FUZZTIME ?= 5s
 SHORT ?= -short
 TESTS := GO=$(GO) scripts/tests.sh
 
-.PHONY: help build demo demo-apache demo-disaster test check unit lint lint-rules workflowcheck vuln e2e test-crash test-crash-full bench fuzz clean
+.PHONY: help build demo demo-apache demo-disaster demo-roundtrip demo-roundtrip-apache test check unit lint lint-rules workflowcheck vuln e2e test-crash test-crash-full bench fuzz clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -45,6 +46,12 @@ demo-apache: build
 
 demo-disaster: build
 	bin/lab demo disaster $(SMALL)
+
+demo-roundtrip: build
+	bin/lab demo roundtrip
+
+demo-roundtrip-apache: build
+	bin/lab demo roundtrip --kafka=apache --link=mirrormaker $(SMALL)
 
 # All that failed, was skipped (by name, and why) or passed stands again at the end.
 test:

@@ -53,18 +53,12 @@ func (a *Turns) Flow(ctx context.Context, in TurnInput) (out TurnedResult, err e
 
 // unsealed lifts what the runbook had denied this link on the cluster that it mirrors to.
 func (a *Turns) unsealed(ctx context.Context, t *turning, out *TurnedResult) error {
-	mm := t.in.Route.Link.MirrorMaker
-	if mm == nil {
-		return nil
-	}
 	site, book := t.names.To.Name, t.in.Guard.Run.Runbook
 	owned, err := t.rec.owned(ctx, book, site)
 	if err != nil {
 		return err
 	}
-	seal := slices.DeleteFunc(slices.Clone(owned.ACLs), func(acl replication.ACL) bool {
-		return acl.Principal != mm.Principals.Data && acl.Principal != mm.Principals.Admin
-	})
+	seal := ofMirror(owned.ACLs, t.in.Route.Link)
 	if len(seal) == 0 {
 		return nil
 	}
@@ -82,6 +76,14 @@ func (a *Turns) unsealed(ctx context.Context, t *turning, out *TurnedResult) err
 	out.Changed = true
 	left := OwnedACLs{Run: owned.Run, ACLs: replication.Missing(owned.ACLs, seal)}
 	return t.rec.put(wctx, map[string]any{aclsKey(book, site): left})
+}
+
+// ofMirror are those ACLs that hold a link's own principals; none where it has none.
+func ofMirror(acls []replication.ACL, link runbooks.Link) []replication.ACL {
+	mm := link.MirrorMaker
+	return slices.DeleteFunc(slices.Clone(acls), func(acl replication.ACL) bool {
+		return mm == nil || acl.Principal != mm.Principals.Data && acl.Principal != mm.Principals.Admin
+	})
 }
 
 // InStepInput says what counts as in step: what is left is mirrored within Within, by the rate that is measured.
@@ -108,6 +110,15 @@ func (a *Turns) InStep(ctx context.Context, in InStepInput) (out InStepResult, e
 	}
 	defer t.close()
 	err = until(ctx, in.Deadline, turnEvery, func(ctx context.Context) (bool, string, error) {
+		states, err := t.mirrors(ctx)
+		if err != nil {
+			return false, "", err
+		}
+		for topic, m := range states {
+			if m.State == replication.MirrorFailed {
+				return false, fmt.Sprintf("the mirror of %s to be mended: %s %s", topic, m.Raw, m.Reason), nil
+			}
+		}
 		s := &survey{in: PreflightInput{Runbook: in.Runbook, Route: in.Route}, r: t.route, topics: t.here,
 			result: &PreflightResult{Lag: replication.Unknown, DrainSeconds: -1}}
 		if err := drainFits(ctx, s); err != nil {

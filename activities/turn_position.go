@@ -242,6 +242,9 @@ func (p *positioning) connectors(ctx context.Context, out *TurnedResult) error {
 	if err != nil {
 		return wrap("open the link of the other direction", err)
 	}
+	if err := p.retire(ctx, opposite); err != nil {
+		return wrap("put the connectors of the other direction to rest", err)
+	}
 	var made []replication.Outcome
 	err = until(ctx, p.in.Deadline, turnEvery, func(ctx context.Context) (bool, string, error) {
 		err := p.act(ctx, func(ctx context.Context) (err error) {
@@ -270,6 +273,57 @@ func (p *positioning) connectors(ctx context.Context, out *TurnedResult) error {
 		out.Text += "; " + o.Name + " " + o.Reason
 	}
 	return nil
+}
+
+// retire puts the link of the other direction to rest: its connectors have stopped, would go on exactly after what its target
+// has if anybody let them, and only then what held them is lifted (P27). It would be copied with the topics' other ACLs by the
+// mirror that comes, to where it holds that one (P5).
+func (p *positioning) retire(ctx context.Context, opposite replication.Link) error {
+	site, book := p.names.From.Name, p.in.Guard.Run.Runbook
+	owned, err := p.rec.owned(ctx, book, site)
+	if err != nil {
+		return err
+	}
+	held := ofMirror(owned.ACLs, p.in.Opposite)
+	if len(held) == 0 {
+		return nil
+	}
+	var topics []string
+	next := map[replication.Partition]int64{}
+	for at, m := range p.marks {
+		next[at] = m.Boundary
+		if !slices.Contains(topics, at.Topic) {
+			topics = append(topics, at.Topic)
+		}
+	}
+	err = until(ctx, p.in.Deadline, turnEvery, func(ctx context.Context) (bool, string, error) {
+		states, err := mirrorStates(ctx, opposite, topics)
+		if err != nil {
+			return false, "", err
+		}
+		var waiting []string
+		for _, topic := range topics {
+			if m := states[topic]; m.State != replication.MirrorStopped {
+				waiting = append(waiting, fmt.Sprintf("%s: %s %s", topic, m.Raw, m.Reason))
+			}
+		}
+		return len(waiting) == 0, toStop(waiting), nil
+	})
+	if err != nil {
+		return err
+	}
+	return p.act(ctx, func(ctx context.Context) error {
+		if err := opposite.PatchOffsets(ctx, next); err != nil {
+			return wrap("set where they would go on", err)
+		}
+		if err := p.from.DeleteACLs(ctx, held); err != nil {
+			return wrap("lift what held them on "+site, err)
+		}
+		if _, err := everyBroker(ctx, p.from, held, false); err != nil {
+			return wrap("read back that it is gone from "+site, err)
+		}
+		return p.rec.put(ctx, map[string]any{aclsKey(book, site): OwnedACLs{Run: owned.Run, ACLs: replication.Missing(owned.ACLs, held)}})
+	})
 }
 
 // next is where each partition goes on: at the new cluster's own records where the old one has what came before, else at

@@ -30,6 +30,12 @@ approvals as operators would, lets clients work on west, starts east again, and 
 closed. It ends with the report of the run beside the clients' own ledger, and exits with 1 unless no mirrored record was
 lost, what was lost is exactly what was stated, groups went on within what the report promises, and the report agrees
 with the ledger.`, demo.Disaster, worst))
+	root.AddCommand(demoOf("roundtrip", "Away in a disaster with stranded records, and home again: every record is there once",
+		`demo roundtrip starts the lab in a folder of its own, lets producers and consumers work on east, holds up the mirror, kills
+every broker of east with kill -9, runs an unplanned failover to west, starts east again, and takes the workload home as an
+operator would: what was stranded is recovered, the mirror is turned round, a planned failover goes home, and the mirror runs
+as before. It exits with 1 unless something was stranded, all of it was recovered, every acknowledged record is on east once,
+and every consumer has read it.`, demo.Roundtrip, as))
 	return root
 }
 

@@ -126,6 +126,27 @@ func TestFailbackAfterADisaster(t *testing.T) {
 	}
 }
 
+// Over MirrorMaker 2 nothing is truncated or deleted: connectors of the other direction are made, set to the marks, and leave
+// out what was recovered (P26). Nothing is lost or doubled on the whole way, and afterwards it can be left once more.
+func TestP26_FailbackOverMirrorMaker(t *testing.T) {
+	s := up(t, onApache(t), edited(func(b *runbooks.Runbook) { b.Recovery = &runbooks.Recovery{Default: "append"} }))
+	p := s.afterADisaster(t)
+	home := p.ends(p.failback("home", workflows.FailbackInput{}), workflows.Completed)
+	p.flows("east")
+	r := p.report(home)
+	require.Len(t, r.Parts, 2)
+	p.accounted(workflows.Result{Run: r.Parts[0].Run, Report: r.Parts[0].Report})
+	require.Equal(t, "west", r.Protection.ProtectedBy)
+	p.ends(p.overridden("away-again"), workflows.Completed)
+	p.flows("west")
+	s.does(t, "the groups read everything", func(ctx context.Context) error { return p.Settle(ctx) })
+	v := p.judge("west", "")
+	t.Log(v)
+	require.Zero(t, v.Lost, "%s", v)
+	require.Zero(t, v.Duplicated, "%s", v)
+	require.Zero(t, v.NeverRead, "%s", v)
+}
+
 // Records that exist nowhere else do not go: the run refuses until they are recovered, or their loss is accepted by name (I9).
 func TestFailbackDestroysNothingThatWasNotAcceptedByName(t *testing.T) {
 	s := up(t, edited(func(b *runbooks.Runbook) { b.Recovery = &runbooks.Recovery{Default: "append"} }))

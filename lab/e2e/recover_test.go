@@ -22,7 +22,7 @@ func (s *stage) afterADisaster(t *testing.T) *play {
 	p := s.play(t, "orders")
 	p.flows("east")
 	s.does(t, "the groups' offsets are mirrored", func(ctx context.Context) error { return p.HandedOver(ctx, "east", "west") })
-	s.mirror(t, "pause", p.Workload.TopicNames()...)
+	s.holdUp(t, p.Workload)
 	p.flows("east")
 	gone := p.dies("east")
 	run := p.unplanned("east-is-gone", gone)

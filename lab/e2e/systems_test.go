@@ -20,6 +20,7 @@ import (
 	"switchback/lab/kafka"
 	"switchback/lab/linkservice"
 	"switchback/lab/setup"
+	"switchback/replication"
 	"switchback/runbooks"
 )
 
@@ -192,6 +193,15 @@ func (s *stage) mirrors(t *testing.T) map[string]string {
 func (s *stage) mirror(t *testing.T, action string, topics ...string) {
 	t.Helper()
 	s.link(t, http.MethodPost, "/mirrors:"+action, map[string]any{"mirror_topic_names": topics}, nil)
+}
+
+// holdUp keeps the mirror from bringing any more.
+func (s *stage) holdUp(t *testing.T, w setup.Workload) {
+	t.Helper()
+	require.NoError(t, s.HoldUp(t.Context(), w))
+	if s.Options().Link == setup.MirrorMaker {
+		settles(t, s.mirrorMaker(t, setup.Identity), replication.MirrorPaused)
+	}
 }
 
 // link asks the link's API on west.

@@ -47,6 +47,9 @@ func (v Verdict) String() string {
 	if r := v.Recovered; r != nil {
 		fmt.Fprintf(&b, "  %-16s %d stranded, %d of them are back, %d more than once\n", "recovered", r.Stranded, r.Back, r.Twice)
 	}
+	if r := v.Roundtrip; r != nil {
+		fmt.Fprintf(&b, "  %-16s %d stranded, %d of them recovered, and home again\n", "roundtrip", r.Stranded, r.Recovered)
+	}
 	switch {
 	case v.Report == "":
 		fmt.Fprintf(&b, "  %-16s not compared\n", "report")

@@ -43,9 +43,9 @@ func (v Verdict) AgainstRecovery(r report.Report, path string, logs map[string]C
 				continue
 			}
 			there++
-			switch n := copies[id{rec.Topic, rec.Key, rec.Seq}]; {
-			case n == 0:
-			case n == 1:
+			switch copies[id{rec.Topic, rec.Key, rec.Seq}] {
+			case 0:
+			case 1:
 				back++
 			default:
 				back++

@@ -36,6 +36,7 @@ type Verdict struct {
 
 	Aftermath *Aftermath `json:"aftermath,omitempty"` // of an unplanned run: what of the above its report allows
 	Recovered *Recovered `json:"recovered,omitempty"` // of a recovery: what it has brought back
+	Roundtrip *Roundtrip `json:"roundtrip,omitempty"` // of a way out of a disaster and home again
 }
 
 // ClusterCount is what happened on one cluster.

@@ -71,6 +71,7 @@ func (l *Lab) runbook(w Workload) runbooks.Runbook {
 			Drain: seconds(30), StopClients: seconds(20), StartClients: seconds(30), Promote: seconds(30), Verify: seconds(30),
 		},
 	}
+	r.Recovery = &runbooks.Recovery{Default: "append"}
 	if l.options.Link == MirrorMaker { // connectors whose source is dead take a minute to stop, behind their seal
 		r.Budgets.Promote = seconds(100)
 	}

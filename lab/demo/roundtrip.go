@@ -1,0 +1,131 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"switchback/lab/ledger"
+	"switchback/lab/setup"
+	"switchback/lab/story"
+	"switchback/report"
+)
+
+// Roundtrip kills the active cluster with records that nobody else has, moves the workload away, brings the dead cluster
+// back, and takes the workload home: recovery, the mirror turned round, a planned failover, protection as before.
+func Roundtrip(ctx context.Context, o Options, stdout, stderr io.Writer) error {
+	return play(ctx, o, stdout, stderr, func(ctx context.Context, s *stage) error {
+		if err := s.prepared(ctx); err != nil {
+			return err
+		}
+		s.say("The mirror is held up: what is written from now on, nobody else has")
+		if err := s.lab.HoldUp(ctx, s.story.Workload); err != nil {
+			return fmt.Errorf("hold up the mirror: %w", err)
+		}
+		if err := flow(ctx, s.story, "east", o.Flow); err != nil {
+			return err
+		}
+		s.say("kill -9 of every broker of east, under traffic")
+		gone, err := s.story.Lose("east")
+		if err != nil {
+			return err
+		}
+		if err := s.failOver(ctx, "unplanned-"+s.story.Workload.Name+"-demo", gone); err != nil {
+			return err
+		}
+		s.say("Traffic on west")
+		if err := flow(ctx, s.story, "west", o.Flow); err != nil {
+			return err
+		}
+		if err := s.comesBack(ctx); err != nil {
+			return err
+		}
+		return s.home(ctx)
+	})
+}
+
+// homeTime bounds the way home.
+const homeTime = 10 * time.Minute
+
+// home runs the operators' commands for the way home, and judges the whole story.
+func (s *stage) home(ctx context.Context) error {
+	name, id := s.story.Workload.Name, "failback-"+s.story.Workload.Name+"-demo"
+	s.say("switchback plan failback %s", name)
+	if err := s.operator(ctx, "plan", "failback", name); err != nil {
+		return fmt.Errorf("it could not go home: %w", err)
+	}
+	s.say("switchback start failback %s --watch", name)
+	going, cancel := context.WithTimeout(ctx, homeTime)
+	defer cancel()
+	begun := time.Now()
+	if err := s.operator(going, "start", "failback", name, "--reason", "demo", "--override", "demo", "--by", setup.Requester, "--workflow-id", id, "--watch"); err != nil {
+		return fmt.Errorf("the way home did not come to its end: %w", err)
+	}
+	s.say("Traffic on east, %.1f s after the way home began", time.Since(begun).Seconds())
+	if err := flow(ctx, s.story, "east", s.Flow); err != nil {
+		return err
+	}
+	settling, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	return s.whole(ctx, id, s.story.SettleOn(settling, "east"))
+}
+
+// whole prints the report of the way home beside what the clients wrote down over the whole story.
+func (s *stage) whole(ctx context.Context, id string, settled error) error {
+	result, err := s.story.Ends(ctx, s.story.Temporal.GetWorkflow(ctx, id, ""))
+	if err != nil {
+		return err
+	}
+	round, err := s.brought(ctx, result.Report)
+	if err != nil {
+		return err
+	}
+	v, err := s.story.Judge(ctx, "east", "")
+	if err != nil {
+		return err
+	}
+	v = v.AgainstRoundtrip(result.Report, round)
+	markdown, err := os.ReadFile(result.Markdown)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(s.stdout, "\n=== The report\n\n%s\n", strings.TrimSpace(string(markdown)))
+	fmt.Fprintf(s.stdout, "\n=== What the clients wrote down\n\n%s\n", v)
+	path := filepath.Join(s.Out, "verdict.json")
+	if err := story.Write(path, v); err != nil {
+		return err
+	}
+	fmt.Fprintf(s.stdout, "\nverdict: %s\nreport:  %s\n", path, result.Markdown)
+	return errors.Join(settled, judged(v, result))
+}
+
+// brought is what was stranded, and what the report of the recovery says of it.
+func (s *stage) brought(ctx context.Context, path string) (r ledger.Roundtrip, err error) {
+	fenced, err := s.story.Fenced(ctx, "east")
+	if err != nil {
+		return r, err
+	}
+	r.Stranded = fenced.Loss.AtLeast
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return r, err
+	}
+	home, err := report.Parse(raw)
+	if err != nil || len(home.Parts) == 0 {
+		return r, errors.Join(err, errors.New("the report names no recovery"))
+	}
+	if raw, err = os.ReadFile(home.Parts[0].Report); err != nil {
+		return r, err
+	}
+	recovery, err := report.Parse(raw)
+	if err != nil || recovery.LaggedData == nil {
+		return r, errors.Join(err, errors.New("the recovery has no account"))
+	}
+	r.Recovered = recovery.LaggedData.Total.Recovered
+	return r, nil
+}
