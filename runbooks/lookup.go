@@ -1,7 +1,8 @@
 package runbooks
 
 import (
-	"sort"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -102,22 +103,22 @@ func (r Runbook) CopyPath(client string) (string, bool) {
 
 // ClusterNames are the names of the clusters, sorted: ranging over the map has no order.
 func (r Runbook) ClusterNames() []string {
-	names := make([]string, 0, len(r.Clusters))
-	for n := range r.Clusters {
-		names = append(names, n)
-	}
-	sort.Strings(names)
-	return names
+	return slices.Sorted(maps.Keys(r.Clusters))
 }
 
 // Other is the cluster that cluster has a link with, from it or to it: of two clusters simply the other. It is "" when
 // cluster is unknown, and when more than one answers.
 func (r Runbook) Other(cluster string) string {
 	other := ""
-	for _, n := range r.ClusterNames() {
-		_, out := r.Link(cluster, n)
-		_, in := r.Link(n, cluster)
-		if n == cluster || !out && !in {
+	for _, l := range r.Links {
+		n := ""
+		switch cluster {
+		case l.From:
+			n = l.To
+		case l.To:
+			n = l.From
+		}
+		if n == "" || n == other {
 			continue
 		}
 		if other != "" {

@@ -3,7 +3,6 @@ package workflows
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -184,7 +183,11 @@ func treatments(book runbooks.Runbook, in RecoverInput) (runbooks.Recovery, erro
 	if out.Default == "" {
 		return out, errors.New("the runbook says nothing about recovery, and the run names no way: start it with one of " + strings.Join(known, ", ") + " as default")
 	}
-	for _, word := range append(slices.Sorted(maps.Values(out.Topics)), out.Default) {
+	words := []string{out.Default}
+	for _, topic := range workflow.DeterministicKeys(out.Topics) {
+		words = append(words, out.Topics[topic])
+	}
+	for _, word := range words {
 		if !slices.Contains(known, word) {
 			return out, fmt.Errorf("%q is no way to treat stranded records: use %s", word, strings.Join(known, ", "))
 		}
