@@ -63,7 +63,7 @@ func Failback(ctx workflow.Context, in FailbackInput) (Result, error) {
 	}
 	b := newFailback(base, in)
 	_ = b.inOrder(b.page()...) // how it ended is in the status
-	return b.conclude()
+	return b.concludeBy(b.giveBack)
 }
 
 func (in FailbackInput) common() PlannedInput {
@@ -146,15 +146,7 @@ func (b *failback) enterHome(ctx workflow.Context, until time.Time) error {
 
 // orient finds the way without taking a lock: from where the workload is to the cluster that is to mirror it, or was.
 func (b *failback) orient(ctx workflow.Context, until time.Time) (seen activities.ReadDiscoveryResult, err error) {
-	snap, err := perform[activities.Snapshot](b.engine, quickRead(ctx, until, "snapshot of the runbook"), books.Snapshot,
-		activities.SnapshotInput{Runbook: b.in.Runbook})
-	if err != nil {
-		return seen, err
-	}
-	b.book, b.sha256 = snap.Runbook, snap.SHA256
-	b.guard.Discovery = b.book.RequiredDiscovery()
-	b.rebudget()
-	if seen, err = b.readDiscovery(ctx, until); err != nil {
+	if seen, err = b.read(ctx, until); err != nil {
 		return seen, err
 	}
 	entry := seen.Required()
@@ -401,14 +393,6 @@ func (b *failback) child(ctx workflow.Context, id, summary string, flow, in any)
 	return out, err
 }
 
-// parks lets a part that failed wait for an operator's word.
-func (b *failback) parks(err error) error {
-	if b.halted(err) {
-		return err
-	}
-	return &standstill{plain(err)}
-}
-
 // write says how it ended, and reports.
 func (b *failback) write(ctx workflow.Context, until time.Time) (string, error) {
 	if b.status.Outcome == "" {
@@ -460,17 +444,6 @@ func (b *failback) told(r *report.Report) {
 			r.Parts = append(r.Parts, report.Part{Run: part.Run, Outcome: part.Outcome, Sentence: part.Sentence, Report: part.Report})
 		}
 	}
-}
-
-// conclude gives the runbook back and says how the run ended, as a failover does.
-func (b *failback) conclude() (Result, error) {
-	b.insist(step{name: stepRelease, do: b.giveBack, budget: fixed(releaseBudget), skip: true})
-	b.ended()
-	out := b.result()
-	if out.Outcome == FailedRun {
-		return out, temporal.NewNonRetryableApplicationError(out.Sentence, "Failed", nil, out)
-	}
-	return out, nil
 }
 
 // giveBack releases the locks. Where the workload is, the part that moved it has said.

@@ -100,14 +100,7 @@ func (u *turner) InStep(ctx context.Context, in activities.InStepInput) (activit
 func (p *play) home(t *testing.T, in workflows.FailbackInput) (workflows.Result, error) {
 	t.Helper()
 	p.ExecuteWorkflow(workflows.Failback, in)
-	require.True(t, p.IsWorkflowCompleted(), "the run hangs")
-	var out workflows.Result
-	if err := p.GetWorkflowError(); err != nil {
-		return out, err
-	}
-	require.NoError(t, p.GetWorkflowResult(&out))
-	require.Empty(t, p.holder, "locks are left")
-	return out, nil
+	return p.ended(t)
 }
 
 func TestFailbackInOrder(t *testing.T) {

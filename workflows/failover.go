@@ -74,8 +74,11 @@ func newFailover(ctx workflow.Context, kind, name string, in PlannedInput, first
 
 // conclude gives the runbook back and says how the run ended. A completed, rolled back, aborted or rejected run completes
 // with its Result; a failed one fails with an error of type Failed.
-func (f *failover) conclude() (Result, error) {
-	f.insist(step{name: stepRelease, do: f.release, budget: fixed(releaseBudget), skip: true})
+func (f *failover) conclude() (Result, error) { return f.concludeBy(f.release) }
+
+// concludeBy is conclude for a run that gives back what it held in its own way.
+func (f *failover) concludeBy(release func(workflow.Context, time.Time) (string, error)) (Result, error) {
+	f.insist(step{name: stepRelease, do: release, budget: fixed(releaseBudget), skip: true})
 	f.fenceAfterAll()
 	f.ended()
 	out := f.result()
@@ -83,6 +86,14 @@ func (f *failover) conclude() (Result, error) {
 		return out, temporal.NewNonRetryableApplicationError(out.Sentence, "Failed", nil, out)
 	}
 	return out, nil
+}
+
+// parks lets a part that failed wait for an operator's word, unless somebody else has gone on, or an operator stops the run.
+func (f *failover) parks(err error) error {
+	if f.halted(err) {
+		return err
+	}
+	return &standstill{plain(err)}
 }
 
 func (f *failover) result() Result {

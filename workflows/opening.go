@@ -35,15 +35,7 @@ func (f *failover) enter(ctx workflow.Context, until time.Time) (left *activitie
 	if err := refuseLimits(workflow.GetInfo(ctx)); err != nil {
 		return nil, err
 	}
-	snap, err := perform[activities.Snapshot](f.engine, quickRead(ctx, until, "snapshot of the runbook"), books.Snapshot,
-		activities.SnapshotInput{Runbook: f.in.Runbook})
-	if err != nil {
-		return nil, err
-	}
-	f.book, f.sha256 = snap.Runbook, snap.SHA256
-	f.guard.Discovery = f.book.RequiredDiscovery()
-	f.rebudget() // the runbook's are known now
-	seen, err := f.readDiscovery(ctx, until)
+	seen, err := f.read(ctx, until)
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +66,19 @@ func (f *failover) enter(ctx workflow.Context, until time.Time) (left *activitie
 		f.waited = ended.Left
 	}
 	return got.Abandoned, nil
+}
+
+// read takes the snapshot of the runbook, which is used from then on, and finds where clients go now.
+func (f *failover) read(ctx workflow.Context, until time.Time) (seen activities.ReadDiscoveryResult, err error) {
+	snap, err := perform[activities.Snapshot](f.engine, quickRead(ctx, until, "snapshot of the runbook"), books.Snapshot,
+		activities.SnapshotInput{Runbook: f.in.Runbook})
+	if err != nil {
+		return seen, err
+	}
+	f.book, f.sha256 = snap.Runbook, snap.SHA256
+	f.guard.Discovery = f.book.RequiredDiscovery()
+	f.rebudget() // the runbook's are known now
+	return f.readDiscovery(ctx, until)
 }
 
 // endFencing ends what still waits for a cluster to fence it, before the workload goes there (P13).

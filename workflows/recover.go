@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
 	"switchback/activities"
@@ -55,7 +54,7 @@ func RecoverLaggedData(ctx workflow.Context, in RecoverInput) (Result, error) {
 	}
 	r := newRecovery(base, in)
 	_ = r.inOrder(r.page()...) // how it ended is in the status
-	return r.conclude()
+	return r.concludeBy(r.giveBack)
 }
 
 // common is what it shares with failovers. It goes nowhere: it holds the runbook, and no cluster is its target (P13).
@@ -134,18 +133,10 @@ func (r *recovery) enterRecovery(ctx workflow.Context, until time.Time) error {
 
 // orient finds the way without taking a lock: from the cluster that was left to where the workload is.
 func (r *recovery) orient(ctx workflow.Context, until time.Time) (seen activities.ReadDiscoveryResult, err error) {
-	snap, err := perform[activities.Snapshot](r.engine, quickRead(ctx, until, "snapshot of the runbook"), books.Snapshot,
-		activities.SnapshotInput{Runbook: r.in.Runbook})
-	if err != nil {
+	if seen, err = r.read(ctx, until); err != nil {
 		return seen, err
 	}
-	r.book, r.sha256 = snap.Runbook, snap.SHA256
-	r.guard.Discovery = r.book.RequiredDiscovery()
-	r.rebudget()
 	if r.treat, err = treatments(r.book, r.wants); err != nil {
-		return seen, err
-	}
-	if seen, err = r.readDiscovery(ctx, until); err != nil {
 		return seen, err
 	}
 	if r.route, err = wayBack(r.book, seen.Required(), r.wants.From); err != nil {
@@ -280,25 +271,6 @@ func (r *recovery) accountFor(ctx workflow.Context, until time.Time, last bool) 
 		r.account = &out
 	}
 	return out, err
-}
-
-// parks lets a step that failed wait for an operator's word, unless somebody else has gone on, or an operator stops the run.
-func (r *recovery) parks(err error) error {
-	if r.halted(err) {
-		return err
-	}
-	return &standstill{plain(err)}
-}
-
-// conclude gives the runbook back and says how the run ended, as a failover does.
-func (r *recovery) conclude() (Result, error) {
-	r.insist(step{name: stepRelease, do: r.giveBack, budget: fixed(releaseBudget), skip: true})
-	r.ended()
-	out := r.result()
-	if out.Outcome == FailedRun {
-		return out, temporal.NewNonRetryableApplicationError(out.Sentence, "Failed", nil, out)
-	}
-	return out, nil
 }
 
 // giveBack releases the runbook. The workload stays where it is, and nothing was switched.

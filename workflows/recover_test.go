@@ -127,14 +127,7 @@ func (s *salvager) Account(ctx context.Context, in activities.AccountInput) (act
 func (p *play) bring(t *testing.T, in workflows.RecoverInput) (workflows.Result, error) {
 	t.Helper()
 	p.ExecuteWorkflow(workflows.RecoverLaggedData, in)
-	require.True(t, p.IsWorkflowCompleted(), "the run hangs")
-	var out workflows.Result
-	if err := p.GetWorkflowError(); err != nil {
-		return out, err
-	}
-	require.NoError(t, p.GetWorkflowResult(&out))
-	require.Empty(t, p.holder, "locks are left")
-	return out, nil
+	return p.ended(t)
 }
 
 func TestRecoveryInOrder(t *testing.T) {

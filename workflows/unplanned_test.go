@@ -46,14 +46,7 @@ func (p *play) lose(t *testing.T, in workflows.UnplannedInput) (workflows.Result
 	t.Helper()
 	p.children()
 	p.ExecuteWorkflow(workflows.UnplannedFailover, in)
-	require.True(t, p.IsWorkflowCompleted(), "the run hangs")
-	var out workflows.Result
-	if err := p.GetWorkflowError(); err != nil {
-		return out, err
-	}
-	require.NoError(t, p.GetWorkflowResult(&out))
-	require.Empty(t, p.holder, "locks are left")
-	return out, nil
+	return p.ended(t)
 }
 
 func (p *play) lastReport(t *testing.T) report.Report {

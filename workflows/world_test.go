@@ -573,6 +573,12 @@ func (p *play) run(t *testing.T) (workflows.Result, error) {
 	t.Helper()
 	p.children()
 	p.ExecuteWorkflow(workflows.PlannedFailover, request)
+	return p.ended(t)
+}
+
+// ended is how a run ended, which must have given back what it held.
+func (p *play) ended(t *testing.T) (workflows.Result, error) {
+	t.Helper()
 	require.True(t, p.IsWorkflowCompleted(), "the run hangs")
 	var out workflows.Result
 	if err := p.GetWorkflowError(); err != nil {

@@ -129,6 +129,11 @@ func (s *stage) verdict(ctx context.Context, id string, settled error) error {
 	if err != nil {
 		return err
 	}
+	return errors.Join(settled, s.shown(v, result))
+}
+
+// shown prints a report beside a verdict, keeps that, and says whether both are well.
+func (s *stage) shown(v ledger.Verdict, result workflows.Result) error {
 	markdown, err := os.ReadFile(result.Markdown)
 	if err != nil {
 		return err
@@ -140,11 +145,7 @@ func (s *stage) verdict(ctx context.Context, id string, settled error) error {
 		return err
 	}
 	fmt.Fprintf(s.stdout, "\nverdict: %s\nreport:  %s\n", path, result.Markdown)
-	return errors.Join(settled, judged(v, result))
-}
-
-func judged(v ledger.Verdict, r workflows.Result) error {
-	if !v.Well() || !v.Agrees || r.Outcome != workflows.Completed {
+	if !v.Well() || !v.Agrees || result.Outcome != workflows.Completed {
 		return ErrNotWell
 	}
 	return nil

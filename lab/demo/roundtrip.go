@@ -6,13 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"switchback/lab/ledger"
 	"switchback/lab/setup"
-	"switchback/lab/story"
 	"switchback/report"
 )
 
@@ -89,19 +86,7 @@ func (s *stage) whole(ctx context.Context, id string, settled error) error {
 	if err != nil {
 		return err
 	}
-	v = v.AgainstRoundtrip(result.Report, round)
-	markdown, err := os.ReadFile(result.Markdown)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(s.stdout, "\n=== The report\n\n%s\n", strings.TrimSpace(string(markdown)))
-	fmt.Fprintf(s.stdout, "\n=== What the clients wrote down\n\n%s\n", v)
-	path := filepath.Join(s.Out, "verdict.json")
-	if err := story.Write(path, v); err != nil {
-		return err
-	}
-	fmt.Fprintf(s.stdout, "\nverdict: %s\nreport:  %s\n", path, result.Markdown)
-	return errors.Join(settled, judged(v, result))
+	return errors.Join(settled, s.shown(v.AgainstRoundtrip(result.Report, round), result))
 }
 
 // brought is what was stranded, and what the report of the recovery says of it.
