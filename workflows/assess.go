@@ -29,7 +29,20 @@ func (u *unplannedFailover) assess(ctx workflow.Context, until time.Time) (strin
 	if err := u.look(ctx, until); err != nil {
 		return "", err
 	}
-	return u.facts.Preflight, u.holdLink(ctx, until)
+	return u.facts.Preflight, u.shareLink(ctx, until)
+}
+
+// shareLink takes the lock of the link, or goes on beside who holds it: in a disaster all workloads of a link leave at once. Its
+// ACL sync, which belongs to them all, is then left off by this run also where it goes back (P3); with a source that is gone it
+// copies nothing, and whoever fences later suspends it before (P34).
+func (u *unplannedFailover) shareLink(ctx workflow.Context, until time.Time) error {
+	err := u.holdLink(ctx, until)
+	if isType(err, activities.TypeHeld) {
+		u.shared = true
+		u.deviate("the run goes on beside another one of the same link: " + plain(err))
+		return nil
+	}
+	return err
 }
 
 // understood refuses an input whose words mean nothing.

@@ -74,7 +74,7 @@ func (f *failover) startAgain(roles ...string) func(workflow.Context, time.Time)
 
 // restoreSyncs puts back what was there. ACL sync would copy a fence that somebody chose to leave standing (P5).
 func (f *failover) restoreSyncs(ctx workflow.Context, until time.Time) (string, error) {
-	in := activities.SyncsInput{Guard: f.guard, Route: f.route}
+	in := activities.SyncsInput{Guard: f.guard, Route: f.route, KeepACLsOff: f.shared}
 	for _, row := range f.status.Closing {
 		in.KeepACLsOff = in.KeepACLsOff || row.Step == undoFences && row.State == Skipped
 	}

@@ -44,6 +44,7 @@ type failover struct {
 	sealProven bool            // the mirror's principals obey ACLs, so that a seal needs no stop to be trusted
 	unsettled  bool            // what a run before this one left behind still stands
 	nested     bool            // part of a run that holds the runbook, and was approved there
+	shared     bool            // another run holds the link, and this one goes on beside it
 	absent     []string        // instances that could not be reached to stop them; a start does not wait for them
 	pending    bool            // an optional discovery entry was out of reach
 	waited     json.RawMessage // FencingInput of what waited to fence the cluster that the run goes to, and was ended for it

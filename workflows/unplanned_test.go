@@ -98,6 +98,26 @@ func TestUnplannedFailoverInOrder(t *testing.T) {
 }
 
 // What a dead cluster costs is that it is fenced later; one that answers is fenced at once.
+// P3: in a disaster all workloads of a link leave at once, and none waits for another's approvals. Who goes back leaves the ACL
+// sync of the link to the run that holds it.
+func TestP03_ManyWorkloadsOfALinkLeaveAtOnce(t *testing.T) {
+	held := final(activities.TypeHeld, "link/east-west is held by run invoices/1")
+	p := newPlay(t, newLost(t))
+	p.world.fail["Acquire"] = []error{nil, held}
+	out, err := p.lose(t, disaster)
+	require.NoError(t, err)
+	require.Equal(t, workflows.Completed, out.Outcome, out.Sentence)
+	require.Contains(t, strings.Join(out.Deviations, "; "), "beside another one of the same link: link/east-west is held by run invoices/1")
+
+	p = newPlay(t, newLost(t))
+	p.world.fail["Acquire"] = []error{nil, held}
+	p.world.fail["FailOver"] = []error{final(activities.TypePromoteRefused, "the link would not")}
+	out, err = p.lose(t, disaster)
+	require.NoError(t, err)
+	require.Equal(t, workflows.RolledBack, out.Outcome, out.Sentence)
+	require.True(t, p.inputs["Restore"].(activities.SyncsInput).KeepACLsOff)
+}
+
 func TestWhatAnswersIsFencedAtOnce(t *testing.T) {
 	w := newLost(t).reachable()
 	p := newPlay(t, w)
