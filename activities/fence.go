@@ -161,8 +161,8 @@ var readBackTime = 10 * time.Second
 
 const readBackEvery = 50 * time.Millisecond
 
-// Lift removes the ACLs that the owner recorded, of topics and of groups, and nothing else, on both clusters; read back
-// from every broker.
+// Lift removes the ACLs that the owner recorded, of topics and of groups, and nothing else, on both clusters, and copies of them
+// that an ACL sync made which somebody turned on meanwhile: once it is off they would stay (P5). Read back from every broker.
 func (a *Fences) Lift(ctx context.Context, in FenceInput) (out FenceResult, err error) {
 	ctx, out.Acted = begin(ctx)
 	r, err := a.opened(ctx, in.Guard, in.Route)
@@ -170,8 +170,18 @@ func (a *Fences) Lift(ctx context.Context, in FenceInput) (out FenceResult, err 
 		return out, err
 	}
 	defer r.close()
+	copied, err := copies(ctx, r, in.Guard.Run.Runbook)
+	if err == nil { // before, so that a death in between leaves none that nobody knows of, and after, when none can be made any more
+		err = dropACLs(ctx, r.to, in.Route.To.Name, copied)
+	}
+	if err != nil {
+		return out, err
+	}
 	// One after the other: on the target a denied ACL sync gets its right back, and would copy a fence that still stands.
 	if err := lift(ctx, r.records, r.from, in, in.Route.From.Name, &out); err != nil {
+		return out, err
+	}
+	if err := dropACLs(ctx, r.to, in.Route.To.Name, copied); err != nil {
 		return out, err
 	}
 	if err := lift(ctx, r.records, r.to, in, in.Route.To.Name, &FenceResult{}); err != nil {

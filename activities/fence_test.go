@@ -127,6 +127,20 @@ func TestP05_NoFenceWhileACLSyncIsOn(t *testing.T) {
 }
 
 // Authorizers are caches: what one broker says, another may not know yet.
+// Somebody turned ACL sync on while the fence stood: what it copied goes with the fence, and nothing else does.
+func TestP05_CopiesOfTheFenceGoWithIt(t *testing.T) {
+	t.Parallel()
+	w := calm(t)
+	_, err := w.raise()
+	require.NoError(t, err)
+	w.deny("west", "orders")
+	w.deny("west", "strangers")
+	_, err = w.lift()
+	require.NoError(t, err)
+	require.Empty(t, w.denies("east"))
+	require.Equal(t, []string{replication.TopicFence([]string{"strangers"})[0].String()}, w.denies("west"))
+}
+
 func TestP06_EveryBrokerIsAskedItself(t *testing.T) {
 	old := readBackTime
 	readBackTime = 600 * time.Millisecond

@@ -351,14 +351,22 @@ func (o Outside) dropCopies(ctx context.Context, r *route, g Guard) (int, error)
 	if err := o.check(ctx, g); err != nil {
 		return 0, err
 	}
+	return len(list), dropACLs(ctx, r.to, r.names.To.Name, list)
+}
+
+// dropACLs removes copies of the fence, and reads back that they are gone.
+func dropACLs(ctx context.Context, on Kafka, site string, list []replication.ACL) error {
+	if len(list) == 0 {
+		return nil
+	}
 	wctx, cancel, err := writing(ctx) // after a long wait this is for the next attempt
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer cancel()
-	if err := r.to.DeleteACLs(wctx, list); err != nil {
-		return 0, wrap("remove copies of the fence from "+r.names.To.Name, err)
+	if err := on.DeleteACLs(wctx, list); err != nil {
+		return wrap("remove copies of the fence from "+site, err)
 	}
-	_, err = everyBroker(ctx, r.to, list, false)
-	return len(list), wrap("read back that no copy of the fence stands on "+r.names.To.Name, err)
+	_, err = everyBroker(ctx, on, list, false)
+	return wrap("read back that no copy of the fence stands on "+site, err)
 }
