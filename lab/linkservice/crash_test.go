@@ -88,6 +88,7 @@ func TestTrimmedHeadKeepsOffsets(t *testing.T) {
 	l.ok(err)
 	l.createLink()
 	l.mirror("orders")
+	l.until("mirrored", func() bool { return l.end(l.west, "orders", 0) == 4 }) // what filled the head is gone by then
 	if diff := cmp.Diff(l.read(l.east, "orders", 0, 2), l.read(l.west, "orders", 0, 2)); diff != "" {
 		t.Errorf("differs (-source +mirror):\n%s", diff)
 	}

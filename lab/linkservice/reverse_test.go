@@ -50,6 +50,7 @@ func TestTruncateAndRestore(t *testing.T) {
 		t.Error("a topic whose mirror goes on was accepted for truncation")
 	}
 	l.commit(l.east, "billing", "orders", 5)
+	l.awaitStatus(link1, "orders", "ACTIVE")
 	l.accepted(link1, "pause", "orders")
 	l.write(l.east, "orders", 0, "stranded-1", "stranded-2")
 	l.accepted(link1, "failover", "orders")
