@@ -103,15 +103,15 @@ func TestUnplannedFailoverInOrder(t *testing.T) {
 func TestP03_ManyWorkloadsOfALinkLeaveAtOnce(t *testing.T) {
 	held := final(activities.TypeHeld, "link/east-west is held by run invoices/1")
 	p := newPlay(t, newLost(t))
-	p.world.fail["Acquire"] = []error{nil, held}
+	p.fail["Acquire"] = []error{nil, held}
 	out, err := p.lose(t, disaster)
 	require.NoError(t, err)
 	require.Equal(t, workflows.Completed, out.Outcome, out.Sentence)
 	require.Contains(t, strings.Join(out.Deviations, "; "), "beside another one of the same link: link/east-west is held by run invoices/1")
 
 	p = newPlay(t, newLost(t))
-	p.world.fail["Acquire"] = []error{nil, held}
-	p.world.fail["FailOver"] = []error{final(activities.TypePromoteRefused, "the link would not")}
+	p.fail["Acquire"] = []error{nil, held}
+	p.fail["FailOver"] = []error{final(activities.TypePromoteRefused, "the link would not")}
 	out, err = p.lose(t, disaster)
 	require.NoError(t, err)
 	require.Equal(t, workflows.RolledBack, out.Outcome, out.Sentence)
