@@ -82,11 +82,11 @@ func (s *stage) whole(ctx context.Context, id string, settled error) error {
 	if err != nil {
 		return err
 	}
-	v, err := s.story.Judge(ctx, "east", "")
+	v, err := s.story.JudgeRoundtrip(ctx, "east", result.Report, round)
 	if err != nil {
 		return err
 	}
-	return errors.Join(settled, s.shown(v.AgainstRoundtrip(result.Report, round), result))
+	return errors.Join(settled, s.shown(v, result))
 }
 
 // brought is what was stranded, and what the report of the recovery says of it.

@@ -48,7 +48,7 @@ func (v Verdict) String() string {
 		fmt.Fprintf(&b, "  %-16s %d stranded, %d of them are back, %d more than once\n", "recovered", r.Stranded, r.Back, r.Twice)
 	}
 	if r := v.Roundtrip; r != nil {
-		fmt.Fprintf(&b, "  %-16s %d stranded, %d of them recovered, and home again\n", "roundtrip", r.Stranded, r.Recovered)
+		fmt.Fprintf(&b, "  %-16s %d stranded, %d of them recovered, and home again; %d sent again by their producers, whose answer was lost\n", "roundtrip", r.Stranded, r.Recovered, r.SentAgain)
 	}
 	switch {
 	case v.Report == "":

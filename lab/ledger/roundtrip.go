@@ -6,14 +6,32 @@ import "fmt"
 type Roundtrip struct {
 	Stranded  int64 `json:"stranded"`  // beyond the marks, when the lost cluster was fenced
 	Recovered int64 `json:"recovered"` // as the report of the recovery says
+	// SentAgain were acknowledged by another cluster, and lie twice on the home cluster: home had taken them, its answer was lost
+	// when it died, and the producer sent them again (P32).
+	SentAgain int `json:"sentAgain"`
+}
+
+// sentAgain counts the records that are in a log once more because their producer sent them again elsewhere.
+func sentAgain(l *Ledger, home string, log ClusterLog) (n int) {
+	copies := map[id]int{}
+	for _, r := range log.Records {
+		copies[id{r.Topic, r.Key, r.Seq}]++
+	}
+	for _, a := range l.Acked {
+		if a.Cluster != home {
+			n += max(0, copies[id{a.Topic, a.Key, a.Seq}]-1)
+		}
+	}
+	return n
 }
 
 // AgainstRoundtrip compares the whole story with its reports; the last one lies at path. Everything that was acknowledged is
 // on the home cluster once, and was read. What groups read again is the disaster's, whose report states it, and late copies
 // come behind later records of their keys: neither is a defect here.
-func (v Verdict) AgainstRoundtrip(path string, r Roundtrip) Verdict {
+func (v Verdict) AgainstRoundtrip(l *Ledger, home string, log ClusterLog, path string, r Roundtrip) Verdict {
+	r.SentAgain = sentAgain(l, home, log)
 	v.Report, v.Roundtrip, v.Disagreements = path, &r, nil
-	v.OutOfOrder, v.ReadTwice = 0, 0
+	v.OutOfOrder, v.ReadTwice, v.Duplicated = 0, 0, max(0, v.Duplicated-r.SentAgain)
 	if r.Stranded == 0 {
 		v.Disagreements = append(v.Disagreements, "nothing was stranded, so nothing was shown")
 	}

@@ -50,3 +50,18 @@ func (s *Story) withDiverted(ctx context.Context, r report.Report, log ledger.Cl
 	log.Records = append(log.Records, diverted.Records...)
 	return log, err
 }
+
+// JudgeRoundtrip holds the ledgers of a story that went out of a disaster and home again against the log of home, and against its
+// reports.
+func (s *Story) JudgeRoundtrip(ctx context.Context, home, reportPath string, r ledger.Roundtrip) (ledger.Verdict, error) {
+	v, err := s.Judge(ctx, home, "")
+	if err != nil {
+		return v, err
+	}
+	l, err := ledger.Read(s.Dir)
+	if err != nil {
+		return v, err
+	}
+	log, err := s.log(ctx, home)
+	return v.AgainstRoundtrip(l, home, log, reportPath, r), err
+}
