@@ -175,7 +175,7 @@ func (a *Mirrors) failOverSealed(ctx context.Context, r *route, in WaitInput, to
 	if asked != nil {
 		return asked
 	}
-	if err := a.stoppedAll(ctx, r, in.Deadline, topics); err != nil {
+	if err := stoppedAll(ctx, r.link, in.Deadline, topics); err != nil {
 		return err
 	}
 	out.Text = unprovenText(topics)
@@ -208,5 +208,5 @@ func (a *Mirrors) AwaitStopped(ctx context.Context, in WaitInput) (out FailOverR
 		out.Changed = true
 	}
 	out.Text = fmt.Sprintf("the mirror of %d topics has stopped", len(topics))
-	return out, a.stoppedAll(ctx, r, in.Deadline, topics)
+	return out, stoppedAll(ctx, r.link, in.Deadline, topics)
 }

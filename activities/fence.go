@@ -172,7 +172,7 @@ func (a *Fences) Lift(ctx context.Context, in FenceInput) (out FenceResult, err 
 	defer r.close()
 	copied, err := copies(ctx, r, in.Guard.Run.Runbook)
 	if err == nil { // before, so that a death in between leaves none that nobody knows of, and after, when none can be made any more
-		err = dropACLs(ctx, r.to, in.Route.To.Name, copied)
+		err = dropACLs(ctx, r.to, in.Route.To.Name, fenceCopy, copied)
 	}
 	if err != nil {
 		return out, err
@@ -181,7 +181,7 @@ func (a *Fences) Lift(ctx context.Context, in FenceInput) (out FenceResult, err 
 	if err := lift(ctx, r.records, r.from, in, in.Route.From.Name, &out); err != nil {
 		return out, err
 	}
-	if err := dropACLs(ctx, r.to, in.Route.To.Name, copied); err != nil {
+	if err := dropACLs(ctx, r.to, in.Route.To.Name, fenceCopy, copied); err != nil {
 		return out, err
 	}
 	if err := lift(ctx, r.records, r.to, in, in.Route.To.Name, &FenceResult{}); err != nil {

@@ -277,13 +277,7 @@ func (o *old) wanted(ctx context.Context) (context.Context, error) {
 	if err := o.givenUp(ctx, o.in); err != nil {
 		return nil, err
 	}
-	return context.WithValue(ctx, clockKey{}, clock{started: since}), nil
-}
-
-// afresh gives an attempt a new time for writes that are right whenever they happen, such as taking back what it made itself.
-// What is right only while the workload is elsewhere takes its time from wanted.
-func afresh(ctx context.Context) context.Context {
-	return context.WithValue(ctx, clockKey{}, clock{started: time.Now()})
+	return writesFrom(ctx, since), nil
 }
 
 // count closes the number: the source's ends are final now, and the marks say what the target had.

@@ -154,6 +154,15 @@ func begin(ctx context.Context) (context.Context, Acted) {
 	return context.WithValue(ctx, clockKey{}, c), Acted{Attempt: info.Attempt, Started: info.StartedTime, Late: lateUntil(ctx, info)}
 }
 
+// writesFrom lets the time for writes count from a moment other than the attempt's start.
+func writesFrom(ctx context.Context, since time.Time) context.Context {
+	return context.WithValue(ctx, clockKey{}, clock{started: since})
+}
+
+// afresh gives an attempt a new time for writes that are right whenever they happen, such as taking back what it made itself.
+// What is right only while something else is so takes its time from the look that says it is: again, wanted.
+func afresh(ctx context.Context) context.Context { return writesFrom(ctx, time.Now()) }
+
 func wrap(doing string, err error) error {
 	if err == nil {
 		return nil

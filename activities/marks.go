@@ -93,7 +93,7 @@ func (a *Mirrors) keepSealMarks(ctx context.Context, r *route, in MarksInput, sc
 		return out, err
 	}
 	out.Partitions = len(marks)
-	if err := a.stoppedAll(ctx, r, time.Now().Add(stopTime), scope.TopicNames()); err != nil {
+	if err := stoppedAll(ctx, r.link, time.Now().Add(stopTime), scope.TopicNames()); err != nil {
 		return out, wrap("wait for the connectors behind the seal", err)
 	}
 	out.Text = fmt.Sprintf("marks of %d partitions kept in %s of both clusters; the mirror's connectors have stopped", out.Partitions, MarksTopic)

@@ -351,11 +351,13 @@ func (o Outside) dropCopies(ctx context.Context, r *route, g Guard) (int, error)
 	if err := o.check(ctx, g); err != nil {
 		return 0, err
 	}
-	return len(list), dropACLs(ctx, r.to, r.names.To.Name, list)
+	return len(list), dropACLs(ctx, r.to, r.names.To.Name, fenceCopy, list)
 }
 
-// dropACLs removes copies of the fence, and reads back that they are gone.
-func dropACLs(ctx context.Context, on Kafka, site string, list []replication.ACL) error {
+const fenceCopy = "a copy of the fence"
+
+// dropACLs removes ACLs, and reads back from every broker that they are gone. Of none it asks nothing.
+func dropACLs(ctx context.Context, on Kafka, site, what string, list []replication.ACL) error {
 	if len(list) == 0 {
 		return nil
 	}
@@ -365,8 +367,24 @@ func dropACLs(ctx context.Context, on Kafka, site string, list []replication.ACL
 	}
 	defer cancel()
 	if err := on.DeleteACLs(wctx, list); err != nil {
-		return wrap("remove copies of the fence from "+site, err)
+		return wrap("lift "+what+" on "+site, err)
 	}
 	_, err = everyBroker(ctx, on, list, false)
-	return wrap("read back that no copy of the fence stands on "+site, err)
+	return wrap("read back that "+what+" is gone from "+site, err)
+}
+
+// disown is dropACLs for ACLs that the runbook owns: last of all it records what is left (P4).
+func disown(ctx context.Context, rec records, on Kafka, run Run, site, what string, owned OwnedACLs, list []replication.ACL) error {
+	if len(list) == 0 {
+		return nil
+	}
+	wctx, cancel, err := writing(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	if err := dropACLs(ctx, on, site, what, list); err != nil {
+		return err
+	}
+	return rec.put(wctx, map[string]any{aclsKey(run.Runbook, site): OwnedACLs{Run: owned.Run, ACLs: replication.Missing(owned.ACLs, list)}})
 }

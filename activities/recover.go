@@ -101,13 +101,14 @@ type RecoveryInput struct {
 // recovering is a recovery, opened.
 type recovering struct {
 	*route
-	guard  Guard
-	copier Recoverer
+	outside Outside
+	guard   Guard
+	copier  Recoverer
 }
 
 // begun opens clusters, link and copier, and checks the guard, side by side.
 func (a *Recovery) begun(ctx context.Context, in RecoveryInput) (*recovering, error) {
-	r := &recovering{guard: in.Guard}
+	r := &recovering{outside: a.Outside, guard: in.Guard}
 	err := sideBySide(
 		func() (err error) { r.route, err = a.opened(ctx, in.Guard, in.Route); return err },
 		func() (err error) {
@@ -120,6 +121,11 @@ func (a *Recovery) begun(ctx context.Context, in RecoveryInput) (*recovering, er
 		return nil, err
 	}
 	return r, nil
+}
+
+// again is a new time for writes, while the run holds its epoch.
+func (r *recovering) again(ctx context.Context) (context.Context, error) {
+	return r.outside.again(ctx, r.guard)
 }
 
 func (r *recovering) close() {

@@ -209,7 +209,9 @@ func (p *recoveryPlan) quiet(ctx context.Context, names []string) error {
 			return true, "", nil
 		}
 		if _, text = notOK(unsettled); !p.in.DryRun {
-			_, err = logs.endTransactions(afresh(ctx), p.route.from, now)
+			if ctx, err = p.again(ctx); err == nil {
+				_, err = logs.endTransactions(ctx, p.route.from, now)
+			}
 		}
 		return false, text, err
 	})

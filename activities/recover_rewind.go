@@ -132,7 +132,11 @@ func (r *recovering) rewind(ctx context.Context, groups []string, open []replica
 			return err
 		}
 	}
-	wctx, cancel, err := writing(afresh(ctx))
+	timed, err := r.again(ctx)
+	if err != nil {
+		return err
+	}
+	wctx, cancel, err := writing(timed)
 	if err != nil {
 		return err
 	}
@@ -157,7 +161,13 @@ func (r *recovering) rewind(ctx context.Context, groups []string, open []replica
 	for _, t := range open {
 		want[t.Partition] = max(t.From, t.Start)
 	}
-	return each(groups, func(_ int, group string) error { return r.set(afresh(ctx), group, want) })
+	return each(groups, func(_ int, group string) error {
+		ctx, err := r.again(ctx)
+		if err != nil {
+			return err
+		}
+		return r.set(ctx, group, want)
+	})
 }
 
 // set writes one group's offsets and reads them back.

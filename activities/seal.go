@@ -98,7 +98,7 @@ func (a *Mirrors) seal(ctx context.Context, r *route, in WaitInput, scope Scope,
 		return nil
 	}
 	out.Text = unprovenText(topics)
-	return a.stoppedAll(ctx, r, in.Deadline, topics)
+	return stoppedAll(ctx, r.link, in.Deadline, topics)
 }
 
 func sealedText(topics []string, to Site) string {
@@ -189,9 +189,9 @@ func fetched(m replication.Mirror, p replication.Partition) int64 {
 }
 
 // stoppedAll waits until the link says that every mirror has stopped.
-func (a *Mirrors) stoppedAll(ctx context.Context, r *route, deadline time.Time, topics []string) error {
+func stoppedAll(ctx context.Context, link replication.Link, deadline time.Time, topics []string) error {
 	return until(ctx, deadline, 4*mirrorEvery, func(ctx context.Context) (bool, string, error) {
-		states, err := mirrorStates(ctx, r.link, topics)
+		states, err := mirrorStates(ctx, link, topics)
 		if err != nil {
 			return false, "", err
 		}
@@ -257,7 +257,7 @@ func (a *Mirrors) Unseal(ctx context.Context, in UnsealInput) (out UnsealResult,
 	if err := a.send(ctx, r, replication.Promote, topics); err != nil {
 		return out, err
 	}
-	if err := a.stoppedAll(ctx, r, in.Deadline, topics); err != nil {
+	if err := stoppedAll(ctx, r.link, in.Deadline, topics); err != nil {
 		return out, err
 	}
 	killpoint.Reach("Unseal/middle")

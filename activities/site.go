@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"switchback/internal/fault"
 	"switchback/replication"
@@ -36,6 +37,17 @@ func (o Outside) check(ctx context.Context, g Guard) error {
 			state.Epoch, state.SwitchedBy, g.Epoch, fault.ErrStale)
 	}
 	return nil
+}
+
+// again looks once more whether the run holds its epoch, and gives what is written for that answer a time of its own, for an
+// attempt that takes longer than one may write. It counts from before the look: a worker that stands still between the two has
+// no time left when it goes on (P35).
+func (o Outside) again(ctx context.Context, g Guard) (context.Context, error) {
+	since := time.Now()
+	if err := o.check(ctx, g); err != nil {
+		return nil, err
+	}
+	return writesFrom(ctx, since), nil
 }
 
 // route is a run's way, opened.

@@ -48,6 +48,13 @@ const (
 // destroys says whether records go that the cluster has.
 func (w Way) destroys() bool { return w == WayRestore || w == WayRebuild }
 
+// How a topic of the cluster that is to mirror stands, in the words of plans and pages.
+const (
+	turnLeft     = "as it was left"
+	turnMissing  = "missing"
+	turnMirrored = "a mirror already"
+)
+
 // TurnTopic is what would happen to one topic of the cluster that is to mirror.
 type TurnTopic struct {
 	Topic string `json:"topic"`
@@ -86,15 +93,16 @@ func turnKey(run, to string) string { return "turn/" + run + "/" + to + "/" }
 // turning is a way, opened. What the runbook keeps is read where the workload is: the other cluster may be new.
 type turning struct {
 	*route
-	in    TurnInput
-	rec   records
-	ids   [2]string // of From and of To
-	there []replication.Topic
-	here  []replication.Topic
-	ends  map[replication.Partition]replication.Ends // of To
-	own   map[replication.Partition]replication.Ends // of From
-	marks map[replication.Partition]replication.Mark
-	run   string // that kept them
+	outside Outside
+	in      TurnInput
+	rec     records
+	ids     [2]string // of From and of To
+	there   []replication.Topic
+	here    []replication.Topic
+	ends    map[replication.Partition]replication.Ends // of To
+	own     map[replication.Partition]replication.Ends // of From
+	marks   map[replication.Partition]replication.Mark
+	run     string // that kept them
 }
 
 func (a *Turns) begun(ctx context.Context, in TurnInput) (*turning, error) {
@@ -102,25 +110,33 @@ func (a *Turns) begun(ctx context.Context, in TurnInput) (*turning, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &turning{route: r, in: in, rec: recordsOf(r.to, r.from)}
+	t := &turning{route: r, outside: a.Outside, in: in, rec: recordsOf(r.to, r.from)}
+	if t.here, err = t.from.Topics(ctx, in.Topics.Match); err != nil {
+		t.close()
+		return nil, wrap("list topics of "+in.Route.From.Name, err)
+	}
+	return t, nil
+}
+
+// surveyed is begun, with what both clusters have, and the marks of the switch that led from To to From.
+func (a *Turns) surveyed(ctx context.Context, in TurnInput) (*turning, error) {
+	t, err := a.begun(ctx, in)
+	if err != nil {
+		return nil, err
+	}
 	if err := t.look(ctx); err != nil {
-		r.close()
+		t.close()
 		return nil, err
 	}
 	return t, nil
 }
 
-// look reads what both clusters have, and the marks of the switch that led from To to From.
 func (t *turning) look(ctx context.Context) error {
 	from, to := t.names.From.Name, t.names.To.Name
 	var a, b replication.Identity
 	err := sideBySide(
 		func() (err error) { a, err = t.from.Identity(ctx); return wrap("read the identity of "+from, err) },
 		func() (err error) { b, err = t.to.Identity(ctx); return wrap("read the identity of "+to, err) },
-		func() (err error) {
-			t.here, err = t.from.Topics(ctx, t.in.Topics.Match)
-			return wrap("list topics of "+from, err)
-		},
 		func() (err error) {
 			t.there, err = t.to.Topics(ctx, t.in.Topics.Match)
 			return wrap("list topics of "+to, err)
@@ -171,7 +187,7 @@ func byPartition(ends []replication.Ends) map[replication.Partition]replication.
 // of it exists nowhere else. It keeps what it found, because exactly that is approved and done (P28).
 func (a *Turns) Examine(ctx context.Context, in TurnInput) (out TurnPlan, err error) {
 	ctx, _ = begin(ctx)
-	t, err := a.begun(ctx, in)
+	t, err := a.surveyed(ctx, in)
 	if err != nil {
 		return out, err
 	}
@@ -248,13 +264,13 @@ func (e *examined) topics(ctx context.Context, open Recoverers) ([]TurnTopic, er
 	}
 	list := make([]TurnTopic, 0, len(e.here))
 	for _, t := range e.here {
-		one := TurnTopic{Topic: t.Name, State: "as it was left"}
+		one := TurnTopic{Topic: t.Name, State: turnLeft}
 		old, ok := there[t.Name]
 		switch m := e.states[t.Name]; {
 		case !ok:
-			one.State = "missing"
+			one.State = turnMissing
 		case m.State == replication.MirrorActive || m.State == replication.MirrorStarting:
-			one.State = "a mirror already"
+			one.State = turnMirrored
 		case old.Partitions != t.Partitions:
 			e.add("partitions", LevelProblem, fmt.Sprintf("topic %s has %d partitions on %s and %d on %s", t.Name, t.Partitions, e.names.From.Name, old.Partitions, e.names.To.Name),
 				"give both the same number, or delete the topic on "+e.names.To.Name+" by hand once nothing there is needed")
@@ -277,7 +293,7 @@ func (e *examined) count(one *TurnTopic, p replication.Partition, saved map[repl
 	} else {
 		one.Copy += mine.LogEnd - mine.Start
 	}
-	if one.State != "as it was left" {
+	if one.State != turnLeft {
 		return
 	}
 	one.Ends = append(one.Ends, end)

@@ -45,19 +45,11 @@ func (a *Turns) GiveWay(ctx context.Context, in TurnInput) (out GivenWay, err er
 		return out, err
 	}
 	killpoint.Reach("GiveWay/middle")
-	if len(general) > 0 {
-		if err := t.to.DeleteACLs(wctx, general); err != nil {
-			return out, wrap("lift the general fence of "+to, err)
-		}
-		if _, err := everyBroker(ctx, t.to, general, false); err != nil {
-			return out, wrap("read back that the general fence is gone from "+to, err)
-		}
-	}
-	out.Changed, out.Lifted = len(general) > 0, len(general)
-	left := OwnedACLs{Run: in.Guard.Run.ID(), ACLs: replication.Missing(owned.ACLs, general)}
-	if err := t.rec.put(wctx, map[string]any{aclsKey(in.Guard.Run.Runbook, to): left}); err != nil {
+	owned.Run = in.Guard.Run.ID()
+	if err := disown(ctx, t.rec, t.to, in.Guard.Run, to, "the general fence", owned, general); err != nil {
 		return out, err
 	}
+	out.Changed, out.Lifted = len(general) > 0, len(general)
 	out.Text = fmt.Sprintf("%d DENY ACLs of the fence lifted on %s", out.Lifted, to)
 	if len(out.Closed) > 0 {
 		out.Text += "; closed by name to " + strings.Join(out.Closed, ", ")

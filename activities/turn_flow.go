@@ -39,8 +39,7 @@ func (a *Turns) Flow(ctx context.Context, in TurnInput) (out TurnedResult, err e
 		}
 		if len(waiting) > 0 && !t.link.StopIsFinal() && time.Since(asked) > 5*askAgain {
 			asked = time.Now()
-			p := &positioning{turning: t, turns: a}
-			if err := p.act(ctx, t.link.Resume); err != nil {
+			if err := t.act(ctx, t.link.Resume); err != nil {
 				return false, "", err
 			}
 			out.Changed = true
@@ -53,29 +52,14 @@ func (a *Turns) Flow(ctx context.Context, in TurnInput) (out TurnedResult, err e
 
 // unsealed lifts what the runbook had denied this link on the cluster that it mirrors to.
 func (a *Turns) unsealed(ctx context.Context, t *turning, out *TurnedResult) error {
-	site, book := t.names.To.Name, t.in.Guard.Run.Runbook
-	owned, err := t.rec.owned(ctx, book, site)
+	site := t.names.To.Name
+	owned, err := t.rec.owned(ctx, t.in.Guard.Run.Runbook, site)
 	if err != nil {
 		return err
 	}
 	seal := ofMirror(owned.ACLs, t.in.Route.Link)
-	if len(seal) == 0 {
-		return nil
-	}
-	wctx, cancel, err := writing(ctx)
-	if err != nil {
-		return err
-	}
-	defer cancel()
-	if err := t.to.DeleteACLs(wctx, seal); err != nil {
-		return wrap("lift the seal on "+site, err)
-	}
-	if _, err := everyBroker(ctx, t.to, seal, false); err != nil {
-		return wrap("read back that the seal is gone from "+site, err)
-	}
-	out.Changed = true
-	left := OwnedACLs{Run: owned.Run, ACLs: replication.Missing(owned.ACLs, seal)}
-	return t.rec.put(wctx, map[string]any{aclsKey(book, site): left})
+	out.Changed = len(seal) > 0
+	return disown(ctx, t.rec, t.to, t.in.Guard.Run, site, "the seal", owned, seal)
 }
 
 // ofMirror are those ACLs that hold a link's own principals; none where it has none.

@@ -29,7 +29,7 @@ func (e *examined) judge(ctx context.Context, list []TurnTopic) error {
 		}
 		one = list[i]
 		e.out.Goes, e.out.Unsaved, e.out.Deleted, e.out.Copy = e.out.Goes+one.Goes, e.out.Unsaved+one.Unsaved, e.out.Deleted+one.Deleted, e.out.Copy+one.Copy
-		if one.State == "as it was left" {
+		if one.State == turnLeft {
 			left++
 		}
 		if one.Unsaved > 0 && !slices.Contains(e.in.Accept, one.Topic) {
@@ -57,8 +57,8 @@ func (e *examined) way(ctx context.Context, list []TurnTopic) error {
 	var left []string
 	empty, done := true, true
 	for _, one := range list {
-		done = done && one.State == "a mirror already"
-		if one.State == "as it was left" {
+		done = done && one.State == turnMirrored
+		if one.State == turnLeft {
 			left = append(left, one.Topic)
 			empty = empty && one.Deleted == 0
 		}
@@ -107,7 +107,7 @@ func (e *examined) restores(list []TurnTopic, cuts []replication.Cut) bool {
 		return false
 	}
 	for i, one := range list {
-		if c, ok := by[one.Topic]; ok && one.State == "as it was left" {
+		if c, ok := by[one.Topic]; ok && one.State == turnLeft {
 			list[i].Cut = &c
 			if c.Records > one.Goes { // the link counts what it takes; where marks say less, they are not the truth
 				list[i].Unsaved += c.Records - one.Goes
@@ -155,7 +155,7 @@ func (e *examined) marksFit() error {
 func (e *examined) stillFenced(ctx context.Context, list []TurnTopic) error {
 	var names []string
 	for _, one := range list {
-		if one.State == "as it was left" {
+		if one.State == turnLeft {
 			names = append(names, one.Topic)
 		}
 	}
@@ -185,7 +185,7 @@ func (e *examined) stillFenced(ctx context.Context, list []TurnTopic) error {
 
 func (e *examined) worst(list []TurnTopic) {
 	for _, one := range list {
-		if one.Goes > 0 || one.Deleted > 0 || one.State == "missing" {
+		if one.Goes > 0 || one.Deleted > 0 || one.State == turnMissing {
 			one.Ends, one.Cut = nil, nil
 			e.out.Worst = append(e.out.Worst, one)
 		}

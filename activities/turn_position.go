@@ -27,7 +27,7 @@ const turnEvery = 250 * time.Millisecond
 // says so where the last look finds something else (P28). What an earlier attempt did is not done again.
 func (a *Turns) Position(ctx context.Context, in TurnInput) (out TurnedResult, err error) {
 	ctx, out.Acted = begin(ctx)
-	t, err := a.begun(ctx, in)
+	t, err := a.surveyed(ctx, in)
 	if err != nil {
 		return out, err
 	}
@@ -36,7 +36,7 @@ func (a *Turns) Position(ctx context.Context, in TurnInput) (out TurnedResult, e
 	if err != nil {
 		return out, err
 	}
-	p := &positioning{turning: t, turns: a, list: list}
+	p := &positioning{turning: t, list: list}
 	switch _, connectors := t.link.(replication.Mirrored); {
 	case connectors:
 		out.Way, out.Text, err = WayResume, "", p.connectors(ctx, &out)
@@ -58,22 +58,30 @@ func (a *Turns) Position(ctx context.Context, in TurnInput) (out TurnedResult, e
 // positioning is Position at work.
 type positioning struct {
 	*turning
-	turns *Turns
-	list  []TurnTopic
+	list []TurnTopic
 }
 
-// act looks once more whether the run is still wanted, then writes inside a deadline of its own: an attempt that comes late
-// finds another epoch, or is over (P35).
-func (p *positioning) act(ctx context.Context, write func(context.Context) error) error {
-	if err := p.turns.check(ctx, p.in.Guard); err != nil {
+// act looks once more whether the run holds its epoch, then writes inside the deadline that this look gives: an attempt that
+// comes late finds another epoch, or is over (P35).
+func (t *turning) act(ctx context.Context, write func(context.Context) error) error {
+	timed, err := t.outside.again(ctx, t.in.Guard)
+	if err != nil {
 		return err
 	}
-	wctx, cancel, err := writing(afresh(ctx))
+	wctx, cancel, err := writing(timed)
 	if err != nil {
 		return err
 	}
 	defer cancel()
 	return write(wctx)
+}
+
+// acted is act, until it succeeds or the time for all of it is over.
+func (t *turning) acted(ctx context.Context, write func(context.Context) error) error {
+	return until(ctx, t.in.Deadline, turnEvery, func(ctx context.Context) (bool, string, error) {
+		err := t.act(ctx, write)
+		return err == nil, "", err
+	})
 }
 
 // restore asks for exactly the cuts that were approved; the link repeats the preview before it sends anything.
@@ -238,7 +246,7 @@ func (p *positioning) connectors(ctx context.Context, out *TurnedResult) error {
 		out.Text = "the connectors run already"
 		return nil
 	}
-	opposite, err := p.turns.Links.Open(ctx, Route{From: p.in.Route.To, To: p.in.Route.From, Link: p.in.Opposite}, p.to, p.from)
+	opposite, err := p.outside.Links.Open(ctx, Route{From: p.in.Route.To, To: p.in.Route.From, Link: p.in.Opposite}, p.to, p.from)
 	if err != nil {
 		return wrap("open the link of the other direction", err)
 	}
@@ -246,12 +254,9 @@ func (p *positioning) connectors(ctx context.Context, out *TurnedResult) error {
 		return wrap("put the connectors of the other direction to rest", err)
 	}
 	var made []replication.Outcome
-	err = until(ctx, p.in.Deadline, turnEvery, func(ctx context.Context) (bool, string, error) {
-		err := p.act(ctx, func(ctx context.Context) (err error) {
-			made, err = link.CreateStopped(ctx, opposite, p.ids[1])
-			return err
-		})
-		return err == nil, "", err
+	err = p.acted(ctx, func(ctx context.Context) (err error) {
+		made, err = link.CreateStopped(ctx, opposite, p.ids[1])
+		return err
 	})
 	if err != nil {
 		return wrap("make the connectors of the way back", err)
@@ -261,11 +266,7 @@ func (p *positioning) connectors(ctx context.Context, out *TurnedResult) error {
 	if err != nil {
 		return err
 	}
-	err = until(ctx, p.in.Deadline, turnEvery, func(ctx context.Context) (bool, string, error) {
-		err := p.act(ctx, func(ctx context.Context) error { return link.PatchOffsets(ctx, next) })
-		return err == nil, "", err
-	})
-	if err != nil {
+	if err := p.acted(ctx, func(ctx context.Context) error { return link.PatchOffsets(ctx, next) }); err != nil {
 		return wrap("set where the connectors begin", err)
 	}
 	out.Text = fmt.Sprintf("connectors stand ready, set to %d marks", len(next))
@@ -279,8 +280,8 @@ func (p *positioning) connectors(ctx context.Context, out *TurnedResult) error {
 // has if anybody let them, and only then what held them is lifted (P27). It would be copied with the topics' other ACLs by the
 // mirror that comes, to where it holds that one (P5).
 func (p *positioning) retire(ctx context.Context, opposite replication.Link) error {
-	site, book := p.names.From.Name, p.in.Guard.Run.Runbook
-	owned, err := p.rec.owned(ctx, book, site)
+	site := p.names.From.Name
+	owned, err := p.rec.owned(ctx, p.in.Guard.Run.Runbook, site)
 	if err != nil {
 		return err
 	}
@@ -296,33 +297,14 @@ func (p *positioning) retire(ctx context.Context, opposite replication.Link) err
 			topics = append(topics, at.Topic)
 		}
 	}
-	err = until(ctx, p.in.Deadline, turnEvery, func(ctx context.Context) (bool, string, error) {
-		states, err := mirrorStates(ctx, opposite, topics)
-		if err != nil {
-			return false, "", err
-		}
-		var waiting []string
-		for _, topic := range topics {
-			if m := states[topic]; m.State != replication.MirrorStopped {
-				waiting = append(waiting, fmt.Sprintf("%s: %s %s", topic, m.Raw, m.Reason))
-			}
-		}
-		return len(waiting) == 0, toStop(waiting), nil
-	})
-	if err != nil {
+	if err := stoppedAll(ctx, opposite, p.in.Deadline, topics); err != nil {
 		return err
 	}
 	return p.act(ctx, func(ctx context.Context) error {
 		if err := opposite.PatchOffsets(ctx, next); err != nil {
 			return wrap("set where they would go on", err)
 		}
-		if err := p.from.DeleteACLs(ctx, held); err != nil {
-			return wrap("lift what held them on "+site, err)
-		}
-		if _, err := everyBroker(ctx, p.from, held, false); err != nil {
-			return wrap("read back that it is gone from "+site, err)
-		}
-		return p.rec.put(ctx, map[string]any{aclsKey(book, site): OwnedACLs{Run: owned.Run, ACLs: replication.Missing(owned.ACLs, held)}})
+		return disown(ctx, p.rec, p.from, p.in.Guard.Run, site, "their seal", owned, held)
 	})
 }
 
@@ -337,7 +319,7 @@ func (p *positioning) next() (map[replication.Partition]int64, error) {
 			}
 			mark, marked := p.marks[at]
 			switch {
-			case one.State == "missing" || one.Deleted == 0 && !marked:
+			case one.State == turnMissing || one.Deleted == 0 && !marked:
 				next[at] = 0
 			case !marked:
 				return nil, fmt.Errorf("%s has records on %s, and no mark says which of them %s has: %w", at.Name(), p.names.To.Name, p.names.From.Name, fault.ErrInvalid)

@@ -105,12 +105,5 @@ func (c *cli) showFailback(p workflows.FailbackPlan, all bool) {
 	fmt.Fprintln(c.stdout)
 	c.showSteps(p.Steps)
 	c.showFindings(p.Turn.Findings, all)
-	switch {
-	case p.HeldBy != nil:
-		fmt.Fprintf(c.stdout, "\nIt could not go now: the runbook is held by %s since %s.\n", p.HeldBy.Run.ID(), p.HeldBy.Since.Format("2006-01-02T15:04:05Z07:00"))
-	case p.Problems > 0:
-		fmt.Fprintf(c.stdout, "\nIt could not go now: %s. Nothing was changed.\n", counted(p.Problems, "problem"))
-	default:
-		fmt.Fprintf(c.stdout, "\nIt could go now. Nothing was changed. Start it:\n  switchback start failback %s --reason \"...\"\n", p.Runbook)
-	}
+	c.goes(p.HeldBy, p.Problems, "failback "+p.Runbook)
 }

@@ -110,13 +110,18 @@ func (c *cli) showPlan(p workflows.Plan, all bool) {
 		counted(p.Preflight.Topics, "topic"), counted(p.Preflight.Partitions, "partition"), counted(p.Preflight.Groups, "group"), p.Objectives)
 	c.showSteps(p.Steps)
 	c.showFindings(p.Preflight.Findings, all)
+	c.goes(p.HeldBy, p.Problems, "planned "+p.Runbook+" --to "+p.To)
+}
+
+// goes ends a dry run: whether the run could go now, and how to start it.
+func (c *cli) goes(held *activities.Holder, problems int, start string) {
 	switch {
-	case p.HeldBy != nil:
-		fmt.Fprintf(c.stdout, "\nIt could not go now: the runbook is held by %s since %s.\n", p.HeldBy.Run.ID(), p.HeldBy.Since.Format(time.RFC3339))
-	case p.Problems > 0:
-		fmt.Fprintf(c.stdout, "\nIt could not go now: %s. Nothing was changed.\n", counted(p.Problems, "problem"))
+	case held != nil:
+		fmt.Fprintf(c.stdout, "\nIt could not go now: the runbook is held by %s since %s.\n", held.Run.ID(), held.Since.Format(time.RFC3339))
+	case problems > 0:
+		fmt.Fprintf(c.stdout, "\nIt could not go now: %s. Nothing was changed.\n", counted(problems, "problem"))
 	default:
-		fmt.Fprintf(c.stdout, "\nIt could go now. Nothing was changed. Start it:\n  switchback start planned %s --to %s --reason \"...\"\n", p.Runbook, p.To)
+		fmt.Fprintf(c.stdout, "\nIt could go now. Nothing was changed. Start it:\n  switchback start %s --reason \"...\"\n", start)
 	}
 }
 

@@ -106,16 +106,11 @@ func (c *cli) showRecovery(p workflows.RecoveryPlan, all bool) {
 	for _, o := range s.Mismatched {
 		fmt.Fprintf(c.stdout, "problem  boundary: %s: %s\n         do: look at both topics; a run parks there, and may leave the partition out\n", o.Name, o.Reason)
 	}
-	switch {
-	case p.HeldBy != nil:
-		fmt.Fprintf(c.stdout, "\nIt could not go now: the runbook is held by %s since %s.\n", p.HeldBy.Run.ID(), p.HeldBy.Since.Format(time.RFC3339))
-	case p.Problems > 0:
-		fmt.Fprintf(c.stdout, "\nIt could not go now: %s. Nothing was changed.\n", counted(p.Problems, "problem"))
-	case s.Finished || s.Partitions == 0:
+	if p.HeldBy == nil && p.Problems == 0 && (s.Finished || s.Partitions == 0) {
 		fmt.Fprintln(c.stdout, "\nThere is nothing to recover. Nothing was changed.")
-	default:
-		fmt.Fprintf(c.stdout, "\nIt could go now. Nothing was changed. Start it:\n  switchback start recover %s --reason \"...\"\n", p.Runbook)
+		return
 	}
+	c.goes(p.HeldBy, p.Problems, "recover "+p.Runbook)
 }
 
 func (c *cli) showStranded(s activities.RecoveryPlan) {

@@ -84,15 +84,12 @@ func (c *cli) showUnplanned(p workflows.UnplannedPlan, all bool) {
 	fmt.Fprintln(c.stdout)
 	c.showSteps(p.Steps)
 	c.showFindings(a.Findings, all)
-	switch {
-	case p.HeldBy != nil:
+	if p.HeldBy != nil {
 		fmt.Fprintf(c.stdout, "\nIt could not go now: the runbook is held by %s since %s. A planned run can be turned into an unplanned one:\n  switchback escalate %s --reason \"...\"\n",
 			p.HeldBy.Run.ID(), p.HeldBy.Since.Format(time.RFC3339), p.Runbook)
-	case p.Problems > 0:
-		fmt.Fprintf(c.stdout, "\nIt could not go now: %s. Nothing was changed.\n", counted(p.Problems, "problem"))
-	default:
-		fmt.Fprintf(c.stdout, "\nIt could go now. Nothing was changed. Start it:\n  switchback start unplanned %s --to %s --reason \"...\"\n", p.Runbook, p.To)
+		return
 	}
+	c.goes(nil, p.Problems, "unplanned "+p.Runbook+" --to "+p.To)
 }
 
 // lossLine is a loss in one line: never less than it may be.

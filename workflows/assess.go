@@ -86,7 +86,7 @@ func (u *unplannedFailover) look(ctx workflow.Context, until time.Time) error {
 		u.deviate("tolerates less than it meets: " + c)
 	}
 	u.facts.Preflight = fmt.Sprintf("%s; %s; %d topics, %d partitions, %d groups", answers(out.From), lossText(out.Loss), out.Topics, out.Partitions, out.Groups)
-	return u.heed(out.Findings)
+	return u.heed("preflight found", out.Findings)
 }
 
 func (u *unplannedFailover) knownLoss(loss activities.Loss, topics []activities.TopicLoss) {

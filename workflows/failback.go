@@ -197,6 +197,9 @@ func (b *failback) look(ctx workflow.Context, until time.Time, dry bool) error {
 	return nil
 }
 
+// wayHas is how a sentence about problems begins.
+const wayHas = "the way back has"
+
 // heedAll shows findings. What a recovery brings back is no problem while one is still to come.
 func (b *failback) heedAll() error {
 	findings := slices.Clone(b.plan.Findings)
@@ -207,10 +210,7 @@ func (b *failback) heedAll() error {
 			}
 		}
 	}
-	if err := b.heed(findings); err != nil {
-		return errors.New(strings.Replace(err.Error(), "preflight found", "the way back has", 1))
-	}
-	return nil
+	return b.heed(wayHas, findings)
 }
 
 func (b *failback) awaitApproval(ctx workflow.Context, until time.Time) (string, error) {
@@ -261,8 +261,8 @@ func (b *failback) turnRound(ctx workflow.Context, until time.Time) (string, err
 		return "", &standstill{fmt.Sprintf("what would go is more than was approved: %d offsets of which %d exist nowhere else, approved were %d and %d. Find out who wrote to %s, abort, and start a new run",
 			b.plan.Goes, b.plan.Unsaved, goes, unsaved, b.route.To.Name)}
 	}
-	if err := b.heed(b.plan.Findings); err != nil {
-		return "", &standstill{strings.Replace(plain(err), "preflight found", "the way back has", 1)}
+	if err := b.heed(wayHas, b.plan.Findings); err != nil {
+		return "", &standstill{plain(err)}
 	}
 	text, err := b.mirrorAgain(ctx, until)
 	if err != nil {
@@ -348,8 +348,8 @@ func (b *failback) protectHome(ctx workflow.Context, until time.Time) (string, e
 	if err := b.look(ctx, until, false); err != nil {
 		return "", b.parks(err)
 	}
-	if err := b.heed(b.plan.Findings); err != nil {
-		return "", &standstill{strings.Replace(plain(err), "preflight found", "the way back has", 1)}
+	if err := b.heed(wayHas, b.plan.Findings); err != nil {
+		return "", &standstill{plain(err)}
 	}
 	text, err := b.mirrorAgain(ctx, until)
 	if err != nil {

@@ -177,11 +177,11 @@ func (f *plannedFailover) check(ctx workflow.Context, until time.Time) error {
 			Means: "the runbook has hooks, and this version starts none.", Do: "Start those workflows by hand after the run."})
 	}
 	f.facts.Preflight = fmt.Sprintf("%d checks, %d topics, %d partitions, %d groups", len(out.Findings), out.Topics, out.Partitions, out.Groups)
-	return f.heed(out.Findings)
+	return f.heed("preflight found", out.Findings)
 }
 
-// heed shows findings; a problem forbids the run.
-func (f *failover) heed(findings []activities.Finding) error {
+// heed shows findings; a problem forbids the run. What says who has found them, as the sentence begins.
+func (f *failover) heed(what string, findings []activities.Finding) error {
 	f.facts.Findings, f.status.Findings = findings, nil
 	var problems []string
 	for _, finding := range findings {
@@ -193,7 +193,7 @@ func (f *failover) heed(findings []activities.Finding) error {
 		}
 	}
 	if len(problems) > 0 {
-		return fmt.Errorf("preflight found %d problems, so nothing was changed: %s", len(problems), strings.Join(problems, "; "))
+		return fmt.Errorf("%s %d problems, so nothing was changed: %s", what, len(problems), strings.Join(problems, "; "))
 	}
 	return nil
 }

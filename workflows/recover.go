@@ -216,8 +216,8 @@ func (r *recovery) replan(ctx workflow.Context, until time.Time, dry bool) error
 		return nil
 	}
 	r.status.Lagged = &Lagged{Tail: out.Tail, Topics: out.Topics, Stranded: out.Total.Offsets, Read: out.Read}
-	if err := r.heed(out.Findings); err != nil {
-		return errors.New(strings.Replace(err.Error(), "preflight found", "the plan found", 1))
+	if err := r.heed("the plan found", out.Findings); err != nil {
+		return err
 	}
 	if out.Finished {
 		return &stop{Completed, "nothing is left to recover: " + out.Text}
