@@ -8,7 +8,7 @@
 # make unit    the unit tests of both modules; SHORT= also runs the lab's longer ones
 # make fuzz    every fuzz target for FUZZTIME (5s)
 # make e2e     the end-to-end tests; make test-crash kills every process at every step
-# make test-crash-full the same at every line of unplanned runs too, on both backends
+# make test-crash-full the same at every line of unplanned runs too, on both backends, and with every outage
 # make bench   the measurements of docs/performance.md; ONLY=TestApache those on Apache Kafka alone
 # make clean   remove bin/ and out/
 SHELL := /bin/bash

@@ -118,17 +118,22 @@ func groupsAreReady(ctx context.Context, s *survey) error {
 
 // aliveThere finds groups of the runbook that have members on the target (P25).
 func (s *survey) aliveThere(ctx context.Context) (bad int, err error) {
-	alive, err := s.r.to.Groups(ctx, s.in.Runbook.Groups.Match)
-	if err != nil {
-		return 0, wrap("list groups of the target", err)
+	there, err := alive(ctx, s.r.to, s.in.Route.To.Name, s.in.Runbook.Groups.Match)
+	for _, group := range there {
+		s.problem("groups", group, "a group is unique over both clusters: stop these members or rename the group")
 	}
-	for _, g := range alive {
+	return len(there), err
+}
+
+// alive are the groups of a site's cluster that have members, with the members.
+func alive(ctx context.Context, on Kafka, site string, match func(group string) bool) (list []string, err error) {
+	groups, err := on.Groups(ctx, match)
+	for _, g := range groups {
 		if len(g.Members) > 0 {
-			bad++
-			s.problem("groups", fmt.Sprintf("group %s has members on %s: %s", g.Name, s.in.Route.To.Name, members(g.Members)), "a group is unique over both clusters: stop these members or rename the group")
+			list = append(list, fmt.Sprintf("group %s has members on %s: %s", g.Name, site, members(g.Members)))
 		}
 	}
-	return bad, nil
+	return list, wrap("list groups of "+site, err)
 }
 
 // groupsFresh compares the groups' commits on both clusters: those on the target come from the sync, and are behind or

@@ -85,7 +85,8 @@ type InStepResult struct {
 }
 
 // InStep waits until the cluster has caught up so far that a planned failover to it would drain in time, by the measurement that
-// preflight makes, and until every group has read past what was recovered (P26).
+// preflight makes, until every group has read past what was recovered (P26), and until the cluster has forgotten the members that
+// its groups had when it was lost: a cluster that returns expects them back for a session timeout (P25).
 func (a *Turns) InStep(ctx context.Context, in InStepInput) (out InStepResult, err error) {
 	ctx, _ = begin(ctx)
 	t, err := a.begun(ctx, in.TurnInput)
@@ -122,7 +123,11 @@ func (a *Turns) InStep(ctx context.Context, in InStepInput) (out InStepResult, e
 			return false, "", wrap("list groups of "+in.Route.From.Name, err)
 		}
 		behind, err := behindCopies(ctx, t.route, groupNames(groups))
-		return err == nil && len(behind) == 0, "groups to read past what was recovered: " + firstFew(behind), err
+		if err != nil || len(behind) > 0 {
+			return false, "groups to read past what was recovered: " + firstFew(behind), err
+		}
+		before, err := alive(ctx, t.to, in.Route.To.Name, in.Runbook.Groups.Match)
+		return err == nil && len(before) == 0, "members of days before to be gone, by their session timeouts (stop those that still run): " + firstFew(before), err
 	})
 	return out, err
 }

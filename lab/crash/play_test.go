@@ -202,9 +202,13 @@ func (b *bench) stage(t *testing.T, workloads ...setup.Workload) (plays []*play)
 	return plays
 }
 
-// context bounds a run: no scenario keeps a run up for longer.
+// context bounds a run: no scenario keeps a run up for longer. Connectors whose source is dead need minutes beside others.
 func (p *play) context() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(p.t.Context(), 8*patience)
+	bound := 8 * patience
+	if p.page == mirrored {
+		bound *= 2
+	}
+	return context.WithTimeout(p.t.Context(), bound)
 }
 
 func (p *play) flows(ctx context.Context, cluster string, since time.Time) error {

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -23,6 +24,7 @@ import (
 	"switchback/activities"
 	"switchback/lab/linkservice"
 	"switchback/lab/setup"
+	"switchback/lab/story"
 	"switchback/report"
 	"switchback/workflows"
 )
@@ -224,6 +226,28 @@ func (p *play) tidy(ctx context.Context) {
 		return
 	}
 	p.bench.call(p.t, http.MethodPut, p.bench.linkURL("/configs/acl.sync.enable"), map[string]string{"value": "true"}, nil)
+	require.NoError(p.t, p.bench.healthy(ctx, p.t))
+}
+
+// healthy waits until no task of the link speaks of a server that was away: a planned run does not begin over that.
+func (b *bench) healthy(ctx context.Context, t *testing.T) error {
+	return story.Until(ctx, "the link to be healthy", func() (bool, error) {
+		var link struct {
+			State string `json:"link_state"`
+			Tasks []struct {
+				Name   string `json:"task_name"`
+				State  string `json:"state"`
+				Errors []any  `json:"errors"`
+			} `json:"tasks"`
+		}
+		b.call(t, http.MethodGet, b.linkURL("?include_tasks=true"), nil, &link)
+		for _, task := range link.Tasks {
+			if len(task.Errors) > 0 {
+				return false, fmt.Errorf("%s is %s: %v", task.Name, task.State, task.Errors)
+			}
+		}
+		return link.State == "ACTIVE", errors.New("the link is " + link.State)
+	})
 }
 
 // configs of the link on west.

@@ -41,9 +41,11 @@ func TestTheWayHomeOverABidirectionalLink(t *testing.T) {
 	l.mirror("orders")
 	l.write(l.east, "orders", 0, "a", "b", "c")
 	l.until("mirrored", func() bool { return l.end(l.west, "orders", 0) == 3 })
-	l.accepted(link1, "pause", "orders")
-	l.write(l.east, "orders", 0, "stranded-1", "stranded-2")
 	forward, home := l.product("west"), l.product("east")
+	l.reaches(forward, replication.MirrorActive, "orders")
+	l.accepted(link1, "pause", "orders")
+	l.reaches(forward, replication.MirrorPaused, "orders")
+	l.write(l.east, "orders", 0, "stranded-1", "stranded-2")
 
 	early, err := home.PreviewRestore(l.ctx(), []string{"orders"})
 	l.ok(err)

@@ -82,7 +82,11 @@ func TestMirrorMakerMirrors(t *testing.T) {
 			},
 		}, m.Principals)
 		for _, connector := range []string{m.Source, m.Checkpoint, m.Heartbeat} {
-			config := connectGet(t, lab, m.Connect[0]+"/connectors/"+connector+"/config", true)
+			var config string
+			patiently(t, func() bool { // while its group rebalances, Connect answers nothing else
+				config = connectGet(t, lab, m.Connect[0]+"/connectors/"+connector+"/config", true)
+				return strings.HasPrefix(config, "200")
+			}, "the configuration of "+connector)
 			require.Contains(t, config, `"source.cluster.alias":"east"`)
 			require.NotContains(t, config, o.Canary, "no password")
 		}
