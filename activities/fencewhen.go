@@ -15,7 +15,7 @@ import (
 )
 
 // WhenReachable is one attempt at the cluster that a workload left without being able to fence it. It changes nothing
-// while that cluster is away. When it answers it is fenced before anything else, on every broker, its groups are closed,
+// while that cluster is away, and listens for it as long as it was told. When it answers it is fenced before anything else, on every broker, its groups are closed,
 // its stranded tail is kept from expiring, the run's records are copied to it, and only then is the loss counted, and who
 // wrote there after the switch (P13, P20, P23, P38). What is not done yet is in Waiting; the next attempt goes on. TypeStale
 // when the workload is on that cluster again: then nothing of it is wanted any more.
@@ -23,9 +23,14 @@ func (a *Fences) WhenReachable(ctx context.Context, in FenceWhenInput) (out Fenc
 	ctx, out.Acted = begin(ctx)
 	out.Since, out.At = replication.Unknown, time.Now().UTC()
 	out.Loss = replication.Loss{AtMost: replication.Unknown, Estimate: replication.Unknown, Bytes: replication.Unknown, Seconds: -1, Why: "not counted yet"}
+	if err := a.listen(ctx, in.Route.From, in.Listen); err != nil {
+		return out, err
+	}
+	since := time.Now()
 	if err := a.givenUp(ctx, in); err != nil {
 		return out, err
 	}
+	ctx = writesFrom(ctx, since)
 	in.Route.SourceLost = true
 	r, err := a.openAgain(ctx, in.Route, true)
 	if err != nil {
@@ -58,6 +63,24 @@ func (a *Fences) WhenReachable(ctx context.Context, in FenceWhenInput) (out Fenc
 		out.Text += fmt.Sprintf("; after the switch %s wrote there", firstFew(out.Wrote))
 	}
 	return out, nil
+}
+
+// listenEvery is how often a cluster that is away is asked whether it is back.
+const listenEvery = 2 * time.Second
+
+// listen waits until a cluster that is away answers, and no longer than this: the sooner a cluster that returns is fenced, the
+// less is written there.
+func (o Outside) listen(ctx context.Context, site Site, within time.Duration) error {
+	err := until(ctx, time.Now().Add(within), listenEvery, func(ctx context.Context) (bool, string, error) {
+		on := o.openLost(ctx, site, true)
+		defer on.Close()
+		why, away := gone(on)
+		return !away, fmt.Sprintf("%s to answer: %v", site.Name, why), nil
+	})
+	if errors.Is(err, errTimeUp) {
+		return nil
+	}
+	return err
 }
 
 // givenUp fails with fault.ErrStale once a later switch has made the cluster the workload's again (P13).

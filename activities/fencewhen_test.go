@@ -36,7 +36,7 @@ func left(t *testing.T) (w *world, since time.Time) {
 func (w *world) whenReachable(switched time.Time) (FenceWhenResult, error) {
 	guard := w.guard()
 	guard.Epoch = w.epoch + 1
-	return run[FenceWhenResult](w, (*Fences)(nil).WhenReachable, FenceWhenInput{Guard: guard, Route: w.route(), Topics: w.runbook().Topics, Groups: w.runbook().Groups, Switched: switched})
+	return run[FenceWhenResult](w, (*Fences)(nil).WhenReachable, FenceWhenInput{Guard: guard, Route: w.route(), Topics: w.runbook().Topics, Groups: w.runbook().Groups, Switched: switched, Listen: w.listen})
 }
 
 func TestP13_AClusterThatComesBackIsFencedFirst(t *testing.T) {
@@ -62,6 +62,22 @@ func TestP13_AClusterThatComesBackIsFencedFirst(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, again.Done)
 	require.Equal(t, out.Text, again.Text)
+}
+
+// An attempt listens for the cluster: one that comes back in its middle is fenced then, and not a minute later.
+func TestP13_AnAttemptListensForTheCluster(t *testing.T) {
+	t.Parallel()
+	w, since := left(t)
+	w.listen = time.Minute
+	w.heard = func(text string) {
+		if strings.Contains(text, "east to answer") {
+			w.find()
+		}
+	}
+	out, err := w.whenReachable(since)
+	require.NoError(t, err)
+	require.True(t, out.Done, out.Waiting)
+	require.NotEmpty(t, w.denies("east"))
 }
 
 func TestKilledWhileFencingWhatCameBack(t *testing.T) {

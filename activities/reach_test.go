@@ -30,7 +30,12 @@ func cutOff(t *testing.T) *world {
 }
 
 func (w *world) lose(site string) { w.away = map[string]error{site: errDown} }
-func (w *world) find()            { w.away = nil }
+
+func (w *world) find() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.away = nil
+}
 
 func (w *world) raiseReachable() (FenceReachResult, error) {
 	return run[FenceReachResult](w, (*Fences)(nil).RaiseReachable, w.fenceInput())

@@ -72,6 +72,7 @@ type FenceWhenInput struct {
 	Topics   runbooks.Patterns `json:"topics"`
 	Groups   runbooks.Groups   `json:"groups"`
 	Switched time.Time         `json:"switched"`
+	Listen   time.Duration     `json:"listen"` // for an answer of a cluster that is away, before the attempt says so
 }
 
 // FenceWhenResult is one attempt. Done: the old cluster is fenced on every broker, its stranded tail is kept from

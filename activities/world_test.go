@@ -61,9 +61,11 @@ type world struct {
 	after  map[string]func(context.Context) error
 	ends   func(site string, ends []replication.Ends)
 	kill   *kill
-	losing bool             // the store of the target acknowledges and forgets
-	away   map[string]error // sites that are cut off from the activities
-	down   []int32          // brokers of east that it has given up
+	losing bool              // the store of the target acknowledges and forgets
+	away   map[string]error  // sites that are cut off from the activities
+	heard  func(text string) // of what left them
+	listen time.Duration     // for a site that is away
+	down   []int32           // brokers of east that it has given up
 	cancel context.CancelFunc
 }
 
@@ -299,8 +301,11 @@ func (w *world) all() []any {
 
 func (w *world) note(text string) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.seen = append(w.seen, text)
+	w.mu.Unlock()
+	if w.heard != nil {
+		w.heard(text)
+	}
 }
 
 // typeOf is the type of application error that a workflow would see.
@@ -362,7 +367,10 @@ func (w *world) took(point string) (n int) {
 
 // Open and OpenAs are the Clusters of the activities.
 func (w *world) Open(_ context.Context, site Site) (Kafka, error) {
-	if err := w.away[site.Name]; err != nil {
+	w.mu.Lock()
+	err := w.away[site.Name]
+	w.mu.Unlock()
+	if err != nil {
 		return nil, err
 	}
 	return &tapped{Cluster: w.as(site.Name, me), w: w, site: site.Name, close: func() {}}, nil

@@ -76,6 +76,9 @@ func FenceWhenReachable(ctx workflow.Context, in FencingInput) (FencingStatus, e
 			f.drainSignals()
 			return f.Status, workflow.NewContinueAsNewError(ctx, FenceWhenReachable, f.FencingInput)
 		}
+		if workflow.Now(ctx).Sub(f.Status.Last) >= listenTime {
+			pause = pauseFirst // it has listened until now
+		}
 		if f.rest(ctx, pause) {
 			pause = pauseFirst
 		}
@@ -125,7 +128,7 @@ func (f *fencing) attempt(ctx workflow.Context) (over bool) {
 		f.Status.Ended = fmt.Sprintf("the workload is on %s again, at epoch %d: it must not be fenced", entry.Cluster, entry.Epoch)
 		return true
 	}
-	return f.fence(ctx, until, entry.Epoch)
+	return f.fence(ctx, until.Add(listenTime), entry.Epoch)
 }
 
 // free says whether no other run holds the runbook. One that goes to this cluster ends the waiting itself, and lets it go on
@@ -184,7 +187,7 @@ func (f *fencing) fence(ctx workflow.Context, until time.Time, epoch int64) bool
 	guard.Epoch = epoch
 	var out activities.FenceWhenResult
 	err := workflow.ExecuteActivity(longWait(ctx, until, "fence "+f.Status.Cluster), fences.WhenReachable,
-		activities.FenceWhenInput{Guard: guard, Route: f.Route, Topics: f.Topics, Groups: f.Groups, Switched: f.Switched}).Get(ctx, &out)
+		activities.FenceWhenInput{Guard: guard, Route: f.Route, Topics: f.Topics, Groups: f.Groups, Switched: f.Switched, Listen: listenTime}).Get(ctx, &out)
 	switch {
 	case err != nil:
 		return f.waits(plain(err))

@@ -38,6 +38,7 @@ const (
 // What goes on beside and after runs: fencing a cluster that was lost, aligning discovery entries.
 const (
 	tryTime    = 30 * time.Second // of one attempt; a cluster that comes back is slow at first
+	listenTime = time.Minute      // an attempt at a cluster that is away listens for it: what returns is fenced within seconds
 	pauseFirst = 5 * time.Second
 	pauseMost  = time.Minute
 )
