@@ -28,7 +28,7 @@ func (a *Groups) HandOverLastKnown(ctx context.Context, in HandOverInput) (out H
 		return out, err
 	}
 	defer r.close()
-	h := &lastKnown{r: r, in: in, scope: scope, out: &out}
+	h := &lastKnown{Outside: a.Outside, r: r, in: in, scope: scope, out: &out}
 	if err := h.look(ctx); err != nil {
 		return out, err
 	}
@@ -38,16 +38,8 @@ func (a *Groups) HandOverLastKnown(ctx context.Context, in HandOverInput) (out H
 	case err != nil:
 		return out, err
 	}
-	wctx, cancel, err := writing(ctx)
-	if err != nil {
+	if err := h.holdLink(ctx); err != nil {
 		return out, err
-	}
-	defer cancel()
-	if err := deny(wctx, r, in.Guard.Run, replication.DenyGroups, h.groups); err != nil {
-		return out, err
-	}
-	if err := r.link.HoldsBack(wctx, h.groups); err != nil {
-		return out, wrap("keep the link from writing the groups' offsets", err)
 	}
 	if err := h.plan(ctx); err != nil {
 		return out, err
@@ -62,8 +54,10 @@ func (a *Groups) HandOverLastKnown(ctx context.Context, in HandOverInput) (out H
 	return out, nil
 }
 
-// lastKnown is one hand-over.
+// lastKnown is one hand-over. What it reads may take long on a cluster that has just taken over everybody's load, so each of its
+// writes has a time of its own (P35). A later attempt writes what the first one recorded, and nobody who has joined is moved.
 type lastKnown struct {
+	Outside
 	r      *route
 	in     HandOverInput
 	scope  Scope
@@ -73,6 +67,27 @@ type lastKnown struct {
 	acls   []replication.ACL                 // of the target
 	before []map[replication.Partition]int64 // what the target had, by index of groups
 	final  [][]ReadBack                      // by index of groups
+}
+
+// holdLink keeps the link from writing the groups' offsets.
+func (h *lastKnown) holdLink(ctx context.Context) error {
+	wctx, cancel, err := h.writing(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	if err := deny(wctx, h.r, h.in.Guard.Run, replication.DenyGroups, h.groups); err != nil {
+		return err
+	}
+	return wrap("keep the link from writing the groups' offsets", h.r.link.HoldsBack(wctx, h.groups))
+}
+
+func (h *lastKnown) writing(ctx context.Context) (context.Context, context.CancelFunc, error) {
+	ctx, err := h.again(ctx, h.in.Guard)
+	if err != nil {
+		return nil, nil, err
+	}
+	return writing(ctx)
 }
 
 // look finds the groups, and leaves out those that are alive on the target: nobody's offsets are moved under a member.
@@ -169,7 +184,7 @@ func (h *lastKnown) plan(ctx context.Context) error {
 }
 
 func (h *lastKnown) record(ctx context.Context, entries map[string]any) error {
-	wctx, cancel, err := writing(ctx)
+	wctx, cancel, err := h.writing(ctx)
 	if err != nil {
 		return err
 	}
@@ -209,7 +224,7 @@ func (h *lastKnown) fromSource(ctx context.Context, groups []string) ([]replicat
 	if !fencedNow(ctx, h.r, h.scope.TopicNames()) {
 		return nil, errors.New("it answers but is not fenced")
 	}
-	wctx, cancel, err := writing(ctx)
+	wctx, cancel, err := h.writing(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -324,7 +339,7 @@ func (h *lastKnown) against(group string, before map[replication.Partition]int64
 
 // write commits what was planned, reads it back, and records that. A group that somebody joined meanwhile is left alone.
 func (h *lastKnown) write(ctx context.Context) error {
-	wctx, cancel, err := writing(ctx)
+	wctx, cancel, err := h.writing(ctx)
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func (r Recovery) Of(topic string) string {
 	return mode
 }
 
-// FailbackSteps are the steps of a failback, in order. One that stays where the workload is has no go-home and no protect-home.
+// FailbackSteps are the steps of a failback, in order. One that stays where the workload is has no go-home.
 var FailbackSteps = []string{"examine", "approve", "recover", "turn-round", "in-step", "go-home", "protect-home", "report"}
 
 // Link is the link from one cluster to another.

@@ -87,12 +87,12 @@ func (b *failback) page() []step {
 		{name: InStep, do: b.inStep, budget: fixed(copyBudget), skip: true},
 	}
 	if !b.wants.FailForward {
-		page = append(page,
-			step{name: GoHome, do: b.goHome, budget: fixed(homeBudget)},
-			step{name: ProtectHome, do: b.protectHome, budget: fixed(turnBudget), skip: true},
-		)
+		page = append(page, step{name: GoHome, do: b.goHome, budget: fixed(homeBudget)})
 	}
-	return append(page, step{name: WriteReport, do: b.write, budget: fixed(reportBudget), skip: true, always: true})
+	return append(page,
+		step{name: ProtectHome, do: b.protectHome, budget: fixed(turnBudget), skip: true},
+		step{name: WriteReport, do: b.write, budget: fixed(reportBudget), skip: true, always: true},
+	)
 }
 
 func (b *failback) expiry() time.Duration { return expiryOf(b.book.Gates.Planned) }
@@ -341,9 +341,12 @@ func (b *failback) goHome(ctx workflow.Context, _ time.Time) (string, error) {
 	return out.Sentence, nil
 }
 
-// protectHome lets the cluster that was left mirror home again, as it did before all this. What it has beyond the marks is
-// nothing: both were proven equal.
+// protectHome lets the cluster that was left mirror home again, as it did before all this, and sees to it that protection stands.
+// What that cluster has beyond the marks is nothing: both were proven equal. A workload that stays has its mirror already.
 func (b *failback) protectHome(ctx workflow.Context, until time.Time) (string, error) {
+	if b.wants.FailForward {
+		return b.standing(ctx, until)
+	}
 	first := b.plan.Marks
 	if err := b.look(ctx, until, false); err != nil {
 		return "", b.parks(err)
@@ -355,21 +358,49 @@ func (b *failback) protectHome(ctx workflow.Context, until time.Time) (string, e
 	if err != nil {
 		return "", b.parks(err)
 	}
+	syncs, err := b.syncsAgain(ctx, until, first)
+	if err != nil {
+		return "", err
+	}
+	stands, err := b.standing(ctx, until)
+	return text + "; " + syncs + stands, err
+}
+
+// standing mends what else protection needs than mirrors, such as the syncs of a direction that was never used before, and parks
+// where it does not stand then.
+func (b *failback) standing(ctx workflow.Context, until time.Time) (string, error) {
+	in := b.turn(ctx, until, false)
+	p := &protecting{in: ProtectRequest{Runbook: b.in.Runbook}, book: b.book, route: in.Route, guard: b.guard}
+	p.out.From, p.out.To = in.Route.From.Name, in.Route.To.Name
+	err := p.show(ctx, until)
+	if err == nil {
+		err = p.mend(ctx)
+	}
+	b.note(p.late)
+	switch {
+	case err != nil:
+		return "", b.parks(err)
+	case !p.out.Stands:
+		return "", &standstill{p.sentence() + ": " + wrongWith(p.out.Left)}
+	}
+	for _, d := range p.out.Left {
+		b.deviate("protection: " + d.String())
+	}
 	b.protected = true
-	return b.syncsAgain(ctx, until, first, text)
+	return p.sentence(), nil
 }
 
 // syncsAgain puts back what the run that left home had suspended of the link's own work (P3). No fence stands any more.
-func (b *failback) syncsAgain(ctx workflow.Context, until time.Time, owner, text string) (string, error) {
+func (b *failback) syncsAgain(ctx workflow.Context, until time.Time, owner string) (string, error) {
 	if owner == "" || b.atHome {
-		return text, nil
+		return "", nil
 	}
 	in := activities.SyncsInput{Guard: b.guard, Route: activities.Route{From: b.route.To, To: b.route.From, Link: b.opposite}, Owner: owner}
 	out, err := perform[activities.SyncsResult](b.engine, atomicWrite(ctx, until, "restore the syncs of the link"), syncs.Restore, in)
 	if err != nil {
 		return "", b.parks(err)
 	}
-	return text + "; " + out.Text, nil
+	return out.Text + "; ", nil
 }
 
 // child runs another workflow within this one's hold of the runbook. It is awaited also when this run is told to stop: it
@@ -406,12 +437,14 @@ func (b *failback) write(ctx workflow.Context, until time.Time) (string, error) 
 func (b *failback) sentence() string {
 	from, to := b.route.From.Name, b.route.To.Name
 	switch {
-	case b.wants.FailForward:
+	case b.wants.FailForward && b.protected:
 		return fmt.Sprintf("%s stays on %s, and %s mirrors it; set `home: %s` in the runbook", b.in.Runbook, from, to, from)
+	case b.wants.FailForward:
+		return fmt.Sprintf("%s stays on %s, and %s mirrors it, but protection does not stand; mend it with `switchback protect`, and set `home: %s` in the runbook", b.in.Runbook, from, to, from)
 	case b.protected:
 		return fmt.Sprintf("%s is home on %s at epoch %d, and %s mirrors it again", b.in.Runbook, to, b.guard.Epoch, from)
 	}
-	return fmt.Sprintf("%s is home on %s at epoch %d, and unprotected: %s does not mirror it", b.in.Runbook, to, b.guard.Epoch, from)
+	return fmt.Sprintf("%s is home on %s at epoch %d, and unprotected: %s does not stand by", b.in.Runbook, to, b.guard.Epoch, from)
 }
 
 // stands is what a run that did not come to its end has done.
@@ -433,10 +466,10 @@ func (b *failback) stands() string {
 func (b *failback) told(r *report.Report) {
 	r.RPO = report.RPO{}
 	switch {
-	case b.protected:
-		r.Protection = report.Protection{ProtectedBy: b.route.From.Name, Text: "it mirrors " + b.route.To.Name + " again"}
 	case b.turned && b.moved == nil:
 		r.Protection = report.Protection{ProtectedBy: b.route.To.Name, Text: "it mirrors " + b.route.From.Name}
+	case b.protected:
+		r.Protection = report.Protection{ProtectedBy: b.route.From.Name, Text: "it mirrors " + b.route.To.Name + " again"}
 	}
 	r.Standing = nil
 	for _, part := range []*Result{b.recovered, b.moved} {
@@ -451,7 +484,7 @@ func (b *failback) giveBack(ctx workflow.Context, until time.Time) (string, erro
 	b.outlive(ctx)
 	for _, entity := range slices.Backward(b.entities) {
 		in := activities.Release{Entity: entity, Run: b.guard.Run, Outcome: b.status.Outcome, Report: b.written.JSONPath, Unsettled: b.unsettled,
-			Protected: b.protected || b.turned && b.moved == nil}
+			Protected: b.protected}
 		if err := workflow.ExecuteActivity(atomicWrite(ctx, until, "release "+entity), locks.Release, in).Get(ctx, nil); err != nil {
 			return "", err
 		}

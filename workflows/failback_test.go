@@ -3,6 +3,7 @@ package workflows_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"switchback/activities"
+	"switchback/replication"
 	"switchback/report"
 	"switchback/runbooks"
 	"switchback/workflows"
@@ -25,6 +27,9 @@ type turner struct {
 	fences int                   // times that a fence gave way
 	parts  []string              // runs within the run
 	fail   map[string]int        // how often a part ends badly
+
+	differs []replication.Difference // from what protection needs
+	mended  []string                 // directions in which that was mended
 }
 
 // newFailback is a workload that was moved to west, and whose home is well again. Recovery and the planned failover stand for
@@ -95,6 +100,23 @@ func (u *turner) Flow(ctx context.Context, in activities.TurnInput) (activities.
 func (u *turner) InStep(ctx context.Context, in activities.InStepInput) (activities.InStepResult, error) {
 	_, err := u.w.begin(ctx, in)
 	return activities.InStepResult{Text: "in step"}, err
+}
+
+func (u *turner) Differences(ctx context.Context, in activities.ProtectInput) (activities.LookResult, error) {
+	_, err := u.w.begin(ctx, in)
+	return activities.LookResult{Differences: u.differs, Stands: replication.Stands(u.differs)}, err
+}
+
+func (u *turner) Mend(ctx context.Context, in activities.ProtectInput) (out activities.MendResult, err error) {
+	if out.Acted, err = u.w.begin(ctx, in); err != nil {
+		return out, err
+	}
+	u.mended = append(u.mended, in.Route.To.Name+" of "+in.Route.From.Name)
+	u.differs = slices.DeleteFunc(u.differs, replication.Difference.Mendable)
+	for _, id := range in.IDs {
+		out.Outcomes = append(out.Outcomes, replication.Outcome{Name: id, Status: replication.OK})
+	}
+	return out, u.w.guarded(in.Guard)
 }
 
 func (p *play) home(t *testing.T, in workflows.FailbackInput) (workflows.Result, error) {
@@ -275,6 +297,33 @@ func TestFailForwardStays(t *testing.T) {
 	require.Len(t, u.parts, 1)
 	require.True(t, p.released[len(p.released)-1].Protected)
 	require.Equal(t, "east", p.lastReport(t).Protection.ProtectedBy)
+}
+
+// Whoever stays or comes home is protected as Protect would have it: what that direction never had is mended, and what cannot be
+// mended parks the run.
+func TestFailbackSeesToItThatProtectionStands(t *testing.T) {
+	lacks := replication.Difference{Kind: "offset sync", Name: "billing", Level: replication.LevelProblem, Is: "off", Should: "on", Mend: "turning it on"}
+	for forward, way := range map[bool]string{true: "east of west", false: "west of east"} {
+		p, u := newFailback(t)
+		u.differs = []replication.Difference{lacks}
+		in := goHome
+		in.FailForward = forward
+		out, err := p.home(t, in)
+		require.NoError(t, err)
+		require.Equal(t, workflows.Completed, out.Outcome, out.Sentence)
+		require.Equal(t, []string{way}, u.mended)
+		require.True(t, p.released[len(p.released)-1].Protected)
+	}
+	p, u := newFailback(t)
+	u.differs = []replication.Difference{{Kind: "link", Name: "east-west", Level: replication.LevelProblem, Is: "paused", Should: "active", Do: "resume it"}}
+	var parked string
+	p.RegisterDelayedCallback(func() { parked = p.status(t).Parked }, 59*time.Minute)
+	p.tell(time.Hour, workflows.UpdateSkip, by("alice"))
+	out, err := p.home(t, goHome)
+	require.NoError(t, err)
+	require.Equal(t, "orders is home on east at epoch 9, and unprotected: west does not stand by", out.Sentence)
+	require.False(t, p.released[len(p.released)-1].Protected)
+	require.Contains(t, parked, "link east-west is paused, should be active resume it")
 }
 
 // P13: while something still waits to fence home, what is stranded there is not known.

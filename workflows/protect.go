@@ -112,12 +112,8 @@ func (p *protecting) run(ctx workflow.Context) error {
 	if p.waitsForFence() {
 		return nil
 	}
-	if err := p.look(ctx, until); err != nil {
+	if err := p.show(ctx, until); err != nil {
 		return err
-	}
-	p.out.Found, p.out.Left = p.out.Left, slices.Clone(p.out.Left)
-	for _, d := range p.out.Found {
-		p.out.IDs = append(p.out.IDs, d.ID())
 	}
 	workflow.SetCurrentDetails(ctx, protectPage(p.status, p.out))
 	if p.in.DryRun || len(p.chosen()) == 0 && !p.unprotected() {
@@ -194,6 +190,18 @@ func (p *protecting) look(ctx workflow.Context, until time.Time) error {
 		return err
 	}
 	p.out.Left, p.out.More, p.out.Stands, p.link = seen.Differences, seen.More, seen.Stands, seen.LinkName
+	return nil
+}
+
+// show fills what is found, which is what may be mended.
+func (p *protecting) show(ctx workflow.Context, until time.Time) error {
+	if err := p.look(ctx, until); err != nil {
+		return err
+	}
+	p.out.Found, p.out.Left = p.out.Left, slices.Clone(p.out.Left)
+	for _, d := range p.out.Found {
+		p.out.IDs = append(p.out.IDs, d.ID())
+	}
 	return nil
 }
 

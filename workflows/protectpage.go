@@ -36,6 +36,17 @@ func (p *protecting) sentence() string {
 	return fmt.Sprintf("%s: %d differences, %d mended, %d left%s", where, len(p.out.Found), mended, len(p.out.Left), stands)
 }
 
+// wrongWith names the problems among differences, and what a person does about them.
+func wrongWith(left []replication.Difference) string {
+	var list []string
+	for _, d := range left {
+		if d.Level == replication.LevelProblem {
+			list = append(list, strings.TrimSpace(d.String()+" "+d.Do))
+		}
+	}
+	return strings.Join(list, "; ")
+}
+
 // protectPage is the result in Markdown.
 func protectPage(s Status, out Protected) string {
 	b := fmt.Appendf(nil, "## Protection of `%s`\n\n", s.Runbook)

@@ -9,6 +9,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"switchback/replication"
 )
 
 // ClusterLog is what a cluster holds of some topics, sorted by topic, partition and offset.
@@ -24,6 +26,7 @@ type LogRecord struct {
 	Offset    int64
 	Key       string
 	Seq       int64
+	Origin    string // the cluster from which a recovery has copied it, by its id as Kafka says it; empty: nothing has
 }
 
 type topicPartition struct {
@@ -38,6 +41,25 @@ func (c ClusterLog) WithoutPrefix(prefix string) ClusterLog {
 		c.Records[i].Topic = strings.TrimPrefix(c.Records[i].Topic, prefix)
 	}
 	return c
+}
+
+// Named gives the origins of copies the names that the lab has for its clusters.
+func (c ClusterLog) Named(name func(id string) string) ClusterLog {
+	for i := range c.Records {
+		if id := c.Records[i].Origin; id != "" {
+			c.Records[i].Origin = name(id)
+		}
+	}
+	return c
+}
+
+func origin(r *kgo.Record) string {
+	for _, h := range r.Headers {
+		if h.Key == replication.HeaderOrigin {
+			return string(h.Value)
+		}
+	}
+	return ""
 }
 
 // ReadCluster reads the topics from their start up to the last stable offsets of this moment, committed records only.
@@ -106,7 +128,7 @@ func ReadCluster(ctx context.Context, name string, topics []string, options ...k
 					foreign = fmt.Errorf("%s-%d at offset %d: %w", r.Topic, r.Partition, r.Offset, err)
 					return
 				}
-				out.Records = append(out.Records, LogRecord{texts.one(r.Topic), r.Partition, r.Offset, texts.one(string(r.Key)), seq})
+				out.Records = append(out.Records, LogRecord{texts.one(r.Topic), r.Partition, r.Offset, texts.one(string(r.Key)), seq, texts.one(origin(r))})
 			}
 			if r.Offset >= end-1 {
 				delete(open, p)

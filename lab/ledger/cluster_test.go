@@ -71,7 +71,7 @@ func TestReadClusterBeginsWhereTheLogBegins(t *testing.T) {
 	require.NoError(t, err)
 	log, err := ReadCluster(ctx, "east", []string{"single"}, options...)
 	require.NoError(t, err)
-	require.Equal(t, []LogRecord{{"single", 0, 3, "w1/0", 4}, {"single", 0, 4, "w1/0", 5}}, log.Records)
+	require.Equal(t, []LogRecord{{"single", 0, 3, "w1/0", 4, ""}, {"single", 0, 4, "w1/0", 5, ""}}, log.Records)
 }
 
 // TestReadClusterReadsCommittedOnly has an aborted transaction in the middle, a marker as the last entry, and a
@@ -97,7 +97,7 @@ func TestReadClusterReadsCommittedOnly(t *testing.T) {
 	write(&abort)
 	log, err := ReadCluster(ctx, "east", []string{"single"}, options...)
 	require.NoError(t, err)
-	require.Equal(t, []LogRecord{{"single", 0, 0, "w1/0", 1}, {"single", 0, 4, "w1/0", 3}}, log.Records)
+	require.Equal(t, []LogRecord{{"single", 0, 0, "w1/0", 1, ""}, {"single", 0, 4, "w1/0", 3, ""}}, log.Records)
 	write(nil)
 	log, err = ReadCluster(ctx, "east", []string{"single"}, options...)
 	require.NoError(t, err)

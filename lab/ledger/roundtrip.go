@@ -6,20 +6,40 @@ import "fmt"
 type Roundtrip struct {
 	Stranded  int64 `json:"stranded"`  // beyond the marks, when the lost cluster was fenced
 	Recovered int64 `json:"recovered"` // as the report of the recovery says
-	// SentAgain were acknowledged by another cluster, and lie twice on the home cluster: home had taken them, its answer was lost
-	// when it died, and the producer sent them again (P32).
+	// SentAgain lie twice on the last cluster of the story, and were acknowledged by another one than that which had them first:
+	// it had taken them, its answer was lost when it died, and the producer sent them again elsewhere (P32).
 	SentAgain int `json:"sentAgain"`
 }
 
-// sentAgain counts the records that are in a log once more because their producer sent them again elsewhere.
+// sentAgain counts the records that are in the log of home once more because their producer sent them again elsewhere: home
+// itself has had them first, or a recovery has copied them from a cluster that did not acknowledge them.
 func sentAgain(l *Ledger, home string, log ClusterLog) (n int) {
-	copies := map[id]int{}
+	copies, from := map[id]int{}, map[id]map[string]int{}
 	for _, r := range log.Records {
-		copies[id{r.Topic, r.Key, r.Seq}]++
+		it := id{r.Topic, r.Key, r.Seq}
+		copies[it]++
+		if r.Origin != "" {
+			if from[it] == nil {
+				from[it] = map[string]int{}
+			}
+			from[it][r.Origin]++
+		}
 	}
 	for _, a := range l.Acked {
-		if a.Cluster != home {
-			n += max(0, copies[id{a.Topic, a.Key, a.Seq}]-1)
+		it := id{a.Topic, a.Key, a.Seq}
+		more := copies[it] - 1
+		if more <= 0 {
+			continue
+		}
+		if a.Cluster != home && len(from[it]) == 0 {
+			n += more
+			continue
+		}
+		for origin, times := range from[it] {
+			if origin != a.Cluster && times == 1 {
+				n += min(more, times)
+				more--
+			}
 		}
 	}
 	return n

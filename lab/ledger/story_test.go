@@ -64,7 +64,7 @@ func tell(keys, records int, clusters ...string) *story {
 				}
 				ends[p]++
 				s.ledger.Acked = append(s.ledger.Acked, a)
-				log = append(log, LogRecord{p.topic, p.partition, a.Offset, key, a.Seq})
+				log = append(log, LogRecord{p.topic, p.partition, a.Offset, key, a.Seq, ""})
 				read("billing", a)
 				if p.topic == "orders" {
 					if before, ok := owed[p]; ok {

@@ -148,7 +148,7 @@ func TestAnUnplannedRunIsNotForgivenAnythingElse(t *testing.T) {
 		a.Seq, a.Offset = 1000, 1000
 		s.ledger.Acked = slices.Insert(s.ledger.Acked, 1, a)
 		log := d.Logs["east"]
-		log.Records = append(log.Records, LogRecord{a.Topic, a.Partition, a.Offset, a.Key, a.Seq})
+		log.Records = append(log.Records, LogRecord{a.Topic, a.Partition, a.Offset, a.Key, a.Seq, ""})
 		d.Logs["east"] = log
 	}
 	for _, c := range []struct {
@@ -248,7 +248,7 @@ func TestWhatWasNeverAcknowledgedMayBeThereTwice(t *testing.T) {
 	a.Cluster, a.Epoch, a.At, a.Offset = "west", last.Epoch, last.At, 100
 	s.ledger.Acked = append(slices.Delete(s.ledger.Acked, i, i+1), a)
 	log := d.Logs["west"]
-	log.Records = append(slices.Clone(log.Records), LogRecord{a.Topic, a.Partition, a.Offset, a.Key, a.Seq})
+	log.Records = append(slices.Clone(log.Records), LogRecord{a.Topic, a.Partition, a.Offset, a.Key, a.Seq, ""})
 	d.Logs["west"], s.logs["west"] = log, log
 	v := s.judgeUnplanned(d)
 	require.True(t, v.Well(), "%s", v)

@@ -10,7 +10,6 @@ import (
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 
-	"switchback/activities"
 	"switchback/lab/setup"
 	"switchback/report"
 	"switchback/workflows"
@@ -45,8 +44,7 @@ func (s *Story) BringBack(ctx context.Context, cluster string) error {
 
 // PlanUnplanned starts an unplanned failover of the workload, as Requester.
 func (s *Story) PlanUnplanned(ctx context.Context, id, to string, outage time.Time) (client.WorkflowRun, error) {
-	return s.Temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: id, TaskQueue: setup.TaskQueue, WorkflowTaskTimeout: activities.TaskTimeout}, "UnplannedFailover",
-		workflows.UnplannedInput{Runbook: s.Workload.Name, To: to, Reason: "exercise", By: setup.Requester, Outage: outage})
+	return s.Start(ctx, id, "UnplannedFailover", workflows.UnplannedInput{Runbook: s.Workload.Name, To: to, Reason: "exercise", By: setup.Requester, Outage: outage})
 }
 
 // Approve gives a run that waits for them the approvals of all approvers of the lab.

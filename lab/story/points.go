@@ -22,6 +22,18 @@ func (p Points) Obeyed(o *setup.Options) {
 // Hold holds the worker at a point the next time that it is reached.
 func (p Points) Hold(point string) error { return os.WriteFile(p.file(point), []byte("hold"), 0o600) }
 
+// Kill kills the worker at a point the next time that it is reached.
+func (p Points) Kill(point string) error { return os.WriteFile(p.file(point), []byte("kill"), 0o600) }
+
+// Reached says whether the worker has met an order.
+func (p Points) Reached(point string) bool {
+	_, err := os.Stat(p.file(point) + ".reached")
+	return err == nil
+}
+
+// Forget takes an order back that the worker has not met.
+func (p Points) Forget(point string) { _ = os.Remove(p.file(point)) }
+
 // Held waits until the worker is held at a point.
 func (p Points) Held(ctx context.Context, point string) error {
 	return Until(ctx, "the worker to reach "+point, func() (bool, error) {

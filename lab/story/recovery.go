@@ -8,7 +8,6 @@ import (
 
 	"go.temporal.io/sdk/client"
 
-	"switchback/activities"
 	"switchback/lab/ledger"
 	"switchback/lab/setup"
 	"switchback/replication"
@@ -19,7 +18,7 @@ import (
 // Recover starts a recovery of what is stranded on the cluster that the workload left, as Requester.
 func (s *Story) Recover(ctx context.Context, id string, in workflows.RecoverInput) (client.WorkflowRun, error) {
 	in.Runbook, in.Reason, in.By = s.Workload.Name, "exercise", setup.Requester
-	return s.Temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: id, TaskQueue: setup.TaskQueue, WorkflowTaskTimeout: activities.TaskTimeout}, "RecoverLaggedData", in)
+	return s.Start(ctx, id, "RecoverLaggedData", in)
 }
 
 // ApproveRecovery gives a recovery the one approval that the lab asks for.

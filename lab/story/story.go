@@ -102,8 +102,12 @@ func (s *Story) Flows(ctx context.Context, cluster string, since time.Time, reco
 
 // Plan starts a planned failover of the workload. The id may be anything.
 func (s *Story) Plan(ctx context.Context, id, to string) (client.WorkflowRun, error) {
-	return s.Temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: id, TaskQueue: setup.TaskQueue, WorkflowTaskTimeout: activities.TaskTimeout}, "PlannedFailover",
-		workflows.PlannedInput{Runbook: s.Workload.Name, To: to, Reason: "exercise", By: "operator"})
+	return s.Start(ctx, id, "PlannedFailover", workflows.PlannedInput{Runbook: s.Workload.Name, To: to, Reason: "exercise", By: "operator"})
+}
+
+// Start starts any workflow.
+func (s *Story) Start(ctx context.Context, id, workflow string, in any) (client.WorkflowRun, error) {
+	return s.Temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: id, TaskQueue: setup.TaskQueue, WorkflowTaskTimeout: activities.TaskTimeout}, workflow, in)
 }
 
 // Status asks a run how it is.
@@ -295,13 +299,45 @@ func (s *Story) Judge(ctx context.Context, active, reportPath string) (ledger.Ve
 	return v.AgainstUnplanned(l, r, reportPath, ledger.Disaster{Logs: logs, Closed: closed}), err
 }
 
+// Missing counts the acknowledged records that a cluster does not have.
+func (s *Story) Missing(ctx context.Context, cluster string) (n int64, err error) {
+	l, err := ledger.Read(s.Dir)
+	if err != nil {
+		return 0, err
+	}
+	log, err := s.log(ctx, cluster)
+	if err != nil {
+		return 0, err
+	}
+	there := make(map[string]bool, len(log.Records))
+	for _, r := range log.Records {
+		there[id(r.Key, r.Seq)] = true
+	}
+	for _, a := range l.Acked {
+		if s.owns(a.Topic) && !there[id(a.Key, a.Seq)] {
+			n++
+		}
+	}
+	return n, nil
+}
+
 // log is what a cluster has of the workload's topics.
 func (s *Story) log(ctx context.Context, cluster string) (ledger.ClusterLog, error) {
 	log, err := ledger.ReadCluster(ctx, cluster, s.Lab.TopicNames(cluster, s.Workload), s.Lab.KafkaOptions(cluster, "lab")...)
 	if err != nil {
 		return log, fmt.Errorf("read the log of %s: %w", cluster, err)
 	}
-	return log.WithoutPrefix(s.Lab.TopicPrefix(cluster)), nil
+	return log.WithoutPrefix(s.Lab.TopicPrefix(cluster)).Named(s.clusterName), nil
+}
+
+// clusterName is the lab's name for a cluster that says it has this id.
+func (s *Story) clusterName(id string) string {
+	for _, name := range setup.Clusters {
+		if s.Lab.ClusterID(name) == id {
+			return name
+		}
+	}
+	return id
 }
 
 // Write keeps a verdict as JSON.
