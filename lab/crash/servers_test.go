@@ -32,7 +32,7 @@ var outages = map[string][]string{
 		"Suspend/middle", "Stop/middle*", "Raise/middle", "Quiesce/middle*", "HandOver/middle*", "Promote/middle*", "Switch/middle*",
 		"Start/middle", "Write/middle", "Release/before 1",
 	},
-	"link": {"Suspend/middle*", "Raise/before", "Drain/middle*", "HandOver/before", "Promote/before-sent*", "Promote/middle*", "KeepMarks/before*"},
+	"link": {"Suspend/middle*", "Raise/before", "Drain/middle*", "HandOver/before*", "Promote/before-sent", "Promote/middle*", "KeepMarks/before*"},
 	"east": {
 		"Suspend/before", "Stop/before*", "Raise/middle*", "Quiesce/middle*", "Drain/middle*", "HandOver/middle*", "Promote/before",
 		"KeepMarks/middle",

@@ -74,7 +74,7 @@ func (r *runner) mirrored() map[string]string {
 // syncTopicConfigs copies the included configs of each source topic to its mirror.
 func (r *runner) syncTopicConfigs(ctx context.Context) {
 	mirrors := r.mirrored()
-	if r.config("cluster.link.paused") == "true" || len(mirrors) == 0 {
+	if r.config("cluster.link.paused") == "true" {
 		return
 	}
 	var errs []fault
