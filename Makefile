@@ -8,6 +8,7 @@
 # make unit    the unit tests of both modules; SHORT= also runs the lab's longer ones
 # make fuzz    every fuzz target for FUZZTIME (5s)
 # make e2e     the end-to-end tests; make test-crash kills every process at every step
+# make test-stories    random stories: runs, disasters, recoveries and ways home in any order; STORIES=100, SEED= plays them again
 # make test-crash-full the same at every line of unplanned runs too, on both backends, and with every outage
 # make bench   the measurements of docs/performance.md; ONLY=TestApache those on Apache Kafka alone
 # make clean   remove bin/ and out/
@@ -25,7 +26,7 @@ FUZZTIME ?= 5s
 SHORT ?= -short
 TESTS := GO=$(GO) scripts/tests.sh
 
-.PHONY: help build demo demo-apache demo-disaster demo-roundtrip demo-roundtrip-apache test check unit lint lint-rules workflowcheck vuln e2e test-crash test-crash-full bench fuzz clean
+.PHONY: help build demo demo-apache demo-disaster demo-roundtrip demo-roundtrip-apache test check unit lint lint-rules workflowcheck vuln e2e test-crash test-crash-full test-stories bench fuzz clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -97,6 +98,11 @@ vuln: $(GOVULNCHECK)
 
 e2e: build
 	AGAIN=3 $(TESTS) lab -count=1 -timeout 25m ./e2e/...
+
+STORIES ?= 100
+SEED ?= 0
+test-stories: build
+	$(TESTS) lab -count=1 -timeout 120m ./e2e -run '^TestRandomStories$$' -stories $(STORIES) -seed $(SEED)
 
 test-crash-full: FULL := -full
 test-crash test-crash-full: build

@@ -376,6 +376,12 @@ func (b *failback) standing(ctx workflow.Context, until time.Time) (string, erro
 	if err == nil {
 		err = p.mend(ctx)
 	}
+	// What the link says of a cluster that was away a moment ago is over with its next cycle.
+	for by := workflow.Now(ctx).Add(mendedBudget); err == nil && !p.out.Stands && workflow.Now(ctx).Before(by); {
+		if err = workflow.Sleep(ctx, mendedEvery); err == nil {
+			err = p.look(ctx, until)
+		}
+	}
 	b.note(p.late)
 	switch {
 	case err != nil:

@@ -89,7 +89,7 @@ func (x *tale) tell(format string, args ...any) {
 // whole plays moves until the story is long enough and the workload is protected, and has it judged.
 func (x *tale) whole() {
 	x.flows(x.at)
-	for range 2 + x.IntN(2) {
+	for range 1 + x.IntN(2) {
 		x.away()
 		x.back()
 	}
@@ -176,12 +176,18 @@ func (x *tale) plays(flow string, in any, f mishap, ask func(id string) error) w
 			x.describe(id)
 		}
 	})
-	if ask != nil {
-		x.stage.does(x.t, "approve "+id, func(context.Context) error { return ask(id) })
-	}
+	asked := make(chan error, 1)
+	go func() { // beside what strikes: the worker may die before anybody is asked
+		if ask == nil {
+			asked <- nil
+			return
+		}
+		asked <- ask(id)
+	}()
 	if f.point != "" {
 		x.strikes(run, f)
 	}
+	require.NoError(x.t, <-asked, "approve %s", id)
 	out := x.ended(run)
 	x.tell("  %s: %s", out.Outcome, out.Sentence)
 	return out
@@ -207,7 +213,7 @@ func (x *tale) strikes(run sdk.WorkflowRun, f mishap) {
 				return true, nil
 			}
 			status, err := x.Status(ctx, run.GetID())
-			return err == nil && status.Final, err
+			return err == nil && status.Outcome != "" && !status.Ended.IsZero(), err
 		})
 	})
 	if !met {
@@ -312,7 +318,11 @@ func (x *tale) approvedByOthers(id string) error {
 func (x *tale) recovered() {
 	x.t.Helper()
 	f := x.any([]string{"PlanRecovery/middle", "PrepareRecovery/middle", "CopyTails/begun", "CopyTails/middle", "Account/middle", "ReleaseTail/middle", "Write/middle"}, "temporal")
-	out := x.plays("RecoverLaggedData", workflows.RecoverInput{Runbook: "orders", Reason: "exercise", By: setup.Requester}, f, func(id string) error { return x.ApproveRecovery(x.t.Context(), id) })
+	out := x.plays("RecoverLaggedData", workflows.RecoverInput{Runbook: "orders", Reason: "exercise", By: setup.Requester}, f, func(id string) error {
+		ctx, cancel := context.WithTimeout(x.t.Context(), patience)
+		defer cancel()
+		return x.ApproveRecovery(ctx, id)
+	})
 	require.Equal(x.t, workflows.Completed, out.Outcome, "%s", out.Sentence)
 	x.allBack(out)
 }
