@@ -68,6 +68,11 @@ func (a *Recovery) Account(ctx context.Context, in AccountInput) (out AccountRes
 	if !in.Final {
 		return out, nil
 	}
+	room, err := r.giveRoomBack(ctx, in.Tail)
+	if err != nil {
+		return out, err
+	}
+	out.Text += room
 	return out, a.closeTail(ctx, r, in, &out)
 }
 

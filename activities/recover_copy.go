@@ -39,8 +39,12 @@ func (a *Recovery) PrepareRecovery(ctx context.Context, in RecoveryInput) (out T
 	if err := r.copier.EnsureDiverted(ctx, diverted); err != nil {
 		return out, fault.Hint(wrap("make topics on "+in.Route.To.Name+" for what is diverted", err), "grant Switchback CREATE, DESCRIBE and WRITE on those topics there")
 	}
+	room, err := r.makeRoom(ctx, in.Tail, list)
+	if err != nil {
+		return out, err
+	}
 	out.Changed, out.Topics = true, len(diverted)
-	out.Text = fmt.Sprintf("%s takes copies; %d topics there for what is diverted", in.Route.To.Name, out.Topics)
+	out.Text = fmt.Sprintf("%s takes copies; %d topics there for what is diverted%s", in.Route.To.Name, out.Topics, room)
 	return out, nil
 }
 

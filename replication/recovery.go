@@ -125,6 +125,8 @@ type Stranded struct {
 	FirstOffset int64     `json:"firstOffset"` // of the first and last record there is; Unknown without one
 	LastOffset  int64     `json:"lastOffset"`
 	Done        int64     `json:"done"` // offsets that an earlier recovery has handled already
+	// Large are records that would be copied, and that the topic may refuse with the headers of a copy.
+	Large int64 `json:"large,omitempty"`
 	// Gone says why nothing can be said or done, such as a topic that was deleted or made anew; empty where it can.
 	Gone string `json:"gone,omitempty"`
 	// Notes are what an operator should know before records are copied, in sentences.

@@ -76,7 +76,6 @@ type scan struct {
 	c, to  *Cluster
 	config map[string]string
 	from   string // the header that tells copies of this cluster's records
-	large  int64  // records that may be too large for the topic with the headers of a copy
 }
 
 func (s *scan) guarded() bool { return s.Treatment == replication.TreatAppend && s.Compacted }
@@ -138,7 +137,7 @@ func (s *scan) add(p *piece, known *keys) {
 		}
 		s.Recovered++
 		if err == nil && r.size+batchOverhead+replication.HeaderRoom/2 > limit {
-			s.large++
+			s.Large++
 		}
 	}
 }
@@ -151,8 +150,8 @@ func (s *scan) note() {
 	if s.config["message.timestamp.type"] == "LogAppendTime" {
 		s.Notes = append(s.Notes, fmt.Sprintf("%s stamps records itself (message.timestamp.type=LogAppendTime): copies keep their time in the header %s only", s.Into.Topic, replication.HeaderTimestamp))
 	}
-	if s.large > 0 {
-		s.Notes = append(s.Notes, fmt.Sprintf("%d records are nearly as large as %s allows (max.message.bytes=%s) and may be refused with the headers of a copy: raise it by %d bytes first",
-			s.large, s.Into.Topic, s.config["max.message.bytes"], replication.HeaderRoom))
+	if s.Large > 0 {
+		s.Notes = append(s.Notes, fmt.Sprintf("%d records are nearly as large as %s allows (max.message.bytes=%s): for the headers of their copies it is raised by %d bytes until they are copied",
+			s.Large, s.Into.Topic, s.config["max.message.bytes"], replication.HeaderRoom))
 	}
 }
