@@ -50,9 +50,8 @@ type Cluster struct {
 	Dir   string // state
 	Logs  string
 	Nodes []Node
-	// Protocol of the clients' listener; SASL_PLAINTEXT when empty. Overrides are settings besides broker.properties, as
-	// name=value: certificates, for one.
-	Protocol  string
+	TLS   TLS // of the clients' listener
+	// Overrides are settings besides broker.properties, as name=value.
 	Overrides []string
 }
 
@@ -82,7 +81,11 @@ func (c Cluster) Brokers(ctx context.Context, r Runtime) ([]tree.Spec, error) {
 			Log: filepath.Join(c.Logs, name+".log"), ReadyWithin: 3 * time.Minute, Grace: 5 * time.Second,
 			Ready: func(ctx context.Context) error { return c.ready(ctx, i) },
 		}
-		for _, o := range c.Overrides {
+		shown, err := c.TLS.keystore(dir, "listener.name.client.")
+		if err != nil {
+			return nil, fmt.Errorf("start %s: %w", name, err)
+		}
+		for _, o := range append(shown, c.Overrides...) {
 			specs[i].Args = append(specs[i].Args, "--override", o)
 		}
 		if err := c.format(ctx, r, file, specs[i]); err != nil {
@@ -101,14 +104,10 @@ func (c Cluster) environment(i int) []string {
 	for i, n := range c.Nodes {
 		voters[i] = fmt.Sprintf("%d@127.0.0.1:%d", i+1, n.Controller)
 	}
-	protocol := c.Protocol
-	if protocol == "" {
-		protocol = "SASL_PLAINTEXT"
-	}
 	return []string{
 		"KAFKA_NODE_ID=" + strconv.Itoa(i+1), "KAFKA_VOTERS=" + strings.Join(voters, ","),
 		"KAFKA_LISTENERS=" + advertised + "," + at("CONTROLLER", n.Controller), "KAFKA_ADVERTISED_LISTENERS=" + advertised,
-		"KAFKA_CLIENT_PROTOCOL=" + protocol, "KAFKA_DATA=" + filepath.Join(c.Dir, strconv.Itoa(i+1), "data"),
+		"KAFKA_CLIENT_PROTOCOL=" + c.TLS.protocol(), "KAFKA_DATA=" + filepath.Join(c.Dir, strconv.Itoa(i+1), "data"),
 		"KAFKA_REPLICATION=" + strconv.Itoa(replicas), "KAFKA_MIN_ISR=" + strconv.Itoa(c.MinISR()),
 	}
 }

@@ -45,7 +45,7 @@ type Worker struct {
 	Host      string   // of the REST API; 127.0.0.1 when empty
 	Port      int      // of the REST API
 	Bootstrap []string // of the cluster that it writes to
-	Protocol  string   // of the clusters; SASL_PLAINTEXT when empty
+	TLS       TLS      // of the clusters, and of the REST API
 	Replicas  int      // of its topics
 	// ExactlyOnce lets connectors write exactly once: exactly.once.source.support=enabled.
 	ExactlyOnce bool
@@ -66,12 +66,16 @@ const loginModule = `KafkaConnect {
 // WriteFiles writes what the worker reads from its folder, mode 0600: connect.properties, the logins that it and its
 // connectors have (secrets.properties), and those that its REST API asks for (jaas.conf leads to logins.properties).
 func (w Worker) WriteFiles() error {
+	encrypted, err := w.encrypted()
+	if err != nil {
+		return fmt.Errorf("write the files of %s: %w", w.Name, err)
+	}
 	var passwords strings.Builder
 	for _, user := range slices.Sorted(maps.Keys(w.Passwords)) {
 		fmt.Fprintf(&passwords, "%s=%s\n", user, w.Passwords[user].Reveal())
 	}
 	for name, content := range map[string]string{
-		"connect.properties": string(connectProperties), "secrets.properties": passwords.String(),
+		"connect.properties": string(connectProperties) + encrypted, "secrets.properties": passwords.String(),
 		"logins.properties": w.Login.Username + "=" + w.Login.Password.Reveal() + "\n",
 		"jaas.conf":         fmt.Sprintf(loginModule, w.file("logins.properties")),
 	} {
@@ -82,6 +86,19 @@ func (w Worker) WriteFiles() error {
 	return nil
 }
 
+// encrypted is what connect.properties needs besides with TLS: whom clients trust, and what the REST API shows.
+func (w Worker) encrypted() (string, error) {
+	shown, err := w.TLS.keystore(w.Dir, "listeners.https.")
+	if err != nil || len(shown) == 0 {
+		return "", err
+	}
+	all := "\n" + strings.Join(shown, "\n") + "\n"
+	for _, prefix := range []string{"", "producer.", "admin.", "consumer.", "listeners.https."} {
+		all += lines(w.TLS.trust(prefix))
+	}
+	return all, nil
+}
+
 func (w Worker) file(name string) string { return filepath.Join(w.Dir, name) }
 
 // Spec is the worker's process. Its secrets go by files that it reads itself.
@@ -89,10 +106,7 @@ func (w Worker) Spec(r Runtime) (tree.Spec, error) {
 	if err := w.WriteFiles(); err != nil {
 		return tree.Spec{}, err
 	}
-	protocol, exactly := w.Protocol, "disabled"
-	if protocol == "" {
-		protocol = "SASL_PLAINTEXT"
-	}
+	exactly := "disabled"
 	if w.ExactlyOnce {
 		exactly = "enabled"
 	}
@@ -100,7 +114,7 @@ func (w Worker) Spec(r Runtime) (tree.Spec, error) {
 	return tree.Spec{
 		Name: w.Name, Path: r.Java, Args: append(args, "org.apache.kafka.connect.cli.ConnectDistributed", w.file("connect.properties")),
 		Env: []string{
-			"CONNECT_BOOTSTRAP=" + strings.Join(w.Bootstrap, ","), "CONNECT_PROTOCOL=" + protocol, "CONNECT_GROUP=" + w.Name,
+			"CONNECT_BOOTSTRAP=" + strings.Join(w.Bootstrap, ","), "CONNECT_PROTOCOL=" + w.TLS.protocol(), "CONNECT_GROUP=" + w.Name,
 			"CONNECT_LISTENERS=" + w.URL(), "CONNECT_REPLICATION=" + strconv.Itoa(w.Replicas), "CONNECT_EXACTLY_ONCE=" + exactly,
 		},
 		Dir: w.Dir, Log: w.Log, Ready: w.ready, ReadyWithin: 3 * time.Minute, Grace: 5 * time.Second,
@@ -109,7 +123,11 @@ func (w Worker) Spec(r Runtime) (tree.Spec, error) {
 
 // URL of the REST API.
 func (w Worker) URL() string {
-	return "http://" + net.JoinHostPort(cmp.Or(w.Host, loopback), strconv.Itoa(w.Port))
+	scheme := "http://"
+	if w.TLS.on() {
+		scheme = "https://"
+	}
+	return scheme + net.JoinHostPort(cmp.Or(w.Host, loopback), strconv.Itoa(w.Port))
 }
 
 func (w Worker) ready(ctx context.Context) error {
@@ -197,7 +215,11 @@ func (w Worker) ask(ctx context.Context, method, path string, body, answer any) 
 	}
 	request.SetBasicAuth(w.Login.Username, w.Login.Password.Reveal())
 	request.Header.Set("Content-Type", "application/json")
-	response, err := http.DefaultClient.Do(request)
+	client, err := w.TLS.client()
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
 	if err != nil {
 		return err
 	}

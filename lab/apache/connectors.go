@@ -4,6 +4,7 @@ import (
 	"embed"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"regexp"
 	"strconv"
 	"strings"
@@ -22,7 +23,7 @@ const (
 type Flow struct {
 	From, To                   string // aliases
 	FromBootstrap, ToBootstrap []string
-	Protocol                   string // of both clusters; SASL_PLAINTEXT when empty
+	TLS                        TLS // of both clusters
 	Topics, Groups             []string
 	Policy                     string
 	Replicas                   int // on the target
@@ -52,15 +53,15 @@ func (f Flow) Connectors() ([]Connector, error) {
 				connectors[i].Config[key] = value
 			}
 		}
+		for _, side := range []string{"source.cluster.", "target.cluster."} {
+			maps.Copy(connectors[i].Config, f.TLS.trust(side))
+		}
 	}
 	return connectors, nil
 }
 
 func (f Flow) settings() map[string]string {
-	protocol, policy, replicas := f.Protocol, "IdentityReplicationPolicy", strconv.Itoa(f.Replicas)
-	if protocol == "" {
-		protocol = "SASL_PLAINTEXT"
-	}
+	policy, replicas := "IdentityReplicationPolicy", strconv.Itoa(f.Replicas)
 	if f.Policy == Default {
 		policy = "DefaultReplicationPolicy"
 	}
@@ -70,7 +71,7 @@ func (f Flow) settings() map[string]string {
 	return map[string]string{
 		"source.cluster.alias": f.From, "target.cluster.alias": f.To,
 		"source.cluster.bootstrap.servers": strings.Join(f.FromBootstrap, ","), "target.cluster.bootstrap.servers": strings.Join(f.ToBootstrap, ","),
-		"source.cluster.security.protocol": protocol, "target.cluster.security.protocol": protocol,
+		"source.cluster.security.protocol": f.TLS.protocol(), "target.cluster.security.protocol": f.TLS.protocol(),
 		"source.cluster.sasl.jaas.config": login(f.From), "target.cluster.sasl.jaas.config": login(f.To),
 		"replication.policy.class": "org.apache.kafka.connect.mirror." + policy,
 		"topics":                   strings.Join(f.Topics, "|"), "groups": quoted(f.Groups),

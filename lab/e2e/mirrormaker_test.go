@@ -33,9 +33,9 @@ func (p *play) denials(cluster string) []string {
 
 // A run over real brokers and a real mirror, first one that comes back from the middle of the window, then one that goes
 // to its end: nothing lost, nothing read twice, and a report that the ledger agrees with, where offsets differ between the
-// clusters.
+// clusters. Every connection is encrypted: clients, brokers, Connect and what its connectors do, its REST API.
 func TestPlannedFailoverOverMirrorMaker(t *testing.T) {
-	s := onMirrors(t, edited(hasty))
+	s := onMirrors(t, edited(hasty), encrypted)
 	p := s.play(t, "orders")
 	p.flows("east")
 	require.Empty(t, p.denials("west"))

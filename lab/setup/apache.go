@@ -18,7 +18,7 @@ import (
 func (l *Lab) apacheCluster(cluster string) apache.Cluster {
 	c := apache.Cluster{
 		Name: "kafka-" + cluster, ID: l.state.ClusterIDs[cluster], Dir: l.path("kafka", cluster), Logs: l.path("logs"),
-		Protocol: l.certs.protocol(),
+		TLS: l.certs.files(),
 	}
 	for i, port := range l.state.Ports[cluster] {
 		c.Nodes = append(c.Nodes, apache.Node{
@@ -85,7 +85,7 @@ func (l *Lab) connectWorker(cluster string) apache.Worker {
 	name := ConnectProcess(cluster)
 	w := apache.Worker{
 		Name: name, Dir: l.path("connect", cluster), Log: l.log(name), Host: l.state.Hosts[name], Port: l.state.Ports[name][0], Bootstrap: l.Bootstrap(cluster),
-		Protocol: l.certs.protocol(), Replicas: l.replicas(), ExactlyOnce: l.options.ExactlyOnce, Login: l.ConnectLogin(),
+		TLS: l.certs.files(), Replicas: l.replicas(), ExactlyOnce: l.options.ExactlyOnce, Login: l.ConnectLogin(),
 		Passwords: map[string]secret.Value{},
 	}
 	for _, user := range []string{apache.ConnectUser, apache.DataUser} {
@@ -132,7 +132,7 @@ func (l *Lab) createConnectors(ctx context.Context) error {
 
 func (l *Lab) mirrorFlow(from, to string) apache.Flow {
 	f := apache.Flow{
-		From: from, To: to, FromBootstrap: l.Bootstrap(from), ToBootstrap: l.Bootstrap(to), Protocol: l.certs.protocol(),
+		From: from, To: to, FromBootstrap: l.Bootstrap(from), ToBootstrap: l.Bootstrap(to), TLS: l.certs.files(),
 		Policy: l.options.Policy, Replicas: l.replicas(),
 	}
 	for _, w := range l.options.Workloads {
@@ -152,7 +152,7 @@ func (l *Lab) mirrorMakerLink(from, to string) runbooks.Link {
 				Admin: runbooks.SecretRef{Vault: strings.Join([]string{mount, to, apache.AdminUser}, "/")},
 			},
 		},
-		Credentials: runbooks.SecretRef{Vault: strings.Join([]string{mount, to, connectSecret}, "/")},
+		Credentials: runbooks.SecretRef{Vault: strings.Join([]string{mount, to, connectSecret}, "/")}, CA: l.kafkaCA(),
 	}
 	m.Source, m.Checkpoint, m.Heartbeat = l.mirrorFlow(from, to).Names()
 	return runbooks.Link{From: from, To: to, MirrorMaker: &m}

@@ -72,7 +72,8 @@ func TestMirrorMakerMirrors(t *testing.T) {
 	t.Run("the runbook", func(t *testing.T) {
 		loaded, err := runbooks.Load(lab.RunbookFile("orders"))
 		require.NoError(t, err)
-		require.Len(t, loaded.Runbook.Links, 1)
+		require.Len(t, loaded.Runbook.Links, 2, "there and back")
+		require.Equal(t, "west", loaded.Runbook.Links[0].To)
 		m := loaded.Runbook.Links[0].MirrorMaker
 		require.Equal(t, "default", m.Policy)
 		require.Equal(t, runbooks.Principals{

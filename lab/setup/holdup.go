@@ -19,7 +19,7 @@ func (l *Lab) HoldUp(ctx context.Context, w Workload) error {
 		return err
 	}
 	source, _, _ := l.mirrorFlow(Clusters[0], Clusters[1]).Names()
-	c, err := mirrormaker.NewClient(mirrormaker.Workers{Connect: []string{l.ConnectURL(Clusters[1])}, Login: l.ConnectLogin()})
+	c, err := mirrormaker.NewClient(mirrormaker.Workers{Connect: []string{l.ConnectURL(Clusters[1])}, Login: l.ConnectLogin(), TLS: l.certs.trust})
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package setup
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -80,8 +79,6 @@ func (o Options) check() error {
 		return fmt.Errorf("MirrorMaker 2 runs on Kafka Connect, which needs real brokers: choose Kafka %s with it", Apache)
 	case o.Policy == Default && o.Link != MirrorMaker:
 		return fmt.Errorf("policy %s is MirrorMaker's: Cluster Linking keeps the names of topics", Default)
-	case o.Kafka == Apache && o.TLS:
-		return errors.New("the lab has no certificates for Apache Kafka: choose TLS or Kafka apache")
 	case o.Kafka == Apache && o.Brokers != 1 && o.Brokers != 3:
 		return fmt.Errorf("%d brokers are no cluster of Apache Kafka here: choose 1 or 3", o.Brokers)
 	}

@@ -98,7 +98,7 @@ func open(ctx context.Context, o Options) (*Lab, error) {
 		if l.certs, err = openCertificates(l.dir, slices.Sorted(maps.Values(l.state.Hosts))...); err != nil {
 			return nil, err
 		}
-		l.certs.brokers = l.options.Kafka != Apache
+		l.certs.brokers = l.options.Kafka != Apache || len(l.state.Hosts) == 0
 	}
 	l.http = l.certs.http()
 	if l.secrets, err = openSecrets(l.dir, l.options.Canary); err != nil {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"switchback/internal/dial"
+	"switchback/lab/apache"
 	"switchback/lab/servers"
 )
 
@@ -26,7 +27,7 @@ import (
 type certificates struct {
 	ca, cert, key string
 	trust         *tls.Config
-	brokers       bool // Kafka serves TLS as well, which Apache Kafka does not here
+	brokers       bool // Kafka and Connect serve TLS as well, which those that somebody else starts do not
 }
 
 // on says whether the lab speaks TLS.
@@ -46,6 +47,14 @@ func (c certificates) protocol() string {
 		return "SASL_SSL"
 	}
 	return "SASL_PLAINTEXT"
+}
+
+// files are the certificates for programs on the JVM; none where they serve no TLS.
+func (c certificates) files() apache.TLS {
+	if !c.on() || !c.brokers {
+		return apache.TLS{}
+	}
+	return apache.TLS{CA: c.ca, Cert: c.cert, Key: c.key}
 }
 
 // http is a client that trusts the lab's authority.
