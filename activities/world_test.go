@@ -48,6 +48,7 @@ type world struct {
 	t          testing.TB
 	east, west *kfake.Cluster
 	link       *fakeLink
+	back       replication.Link      // the way home, where a test has one
 	entries    map[string]*fakeEntry // by address
 	apps       *fakeApps
 	passwords  map[string]string // by Vault path; canary unless set
@@ -295,7 +296,7 @@ func attempts[R any](w *world, activity, in any) (out R, err error) {
 
 func (w *world) all() []any {
 	o := w.outside()
-	return []any{&Preflight{o}, &Assess{o}, &Syncs{o}, &Fences{o}, &Logs{o}, &Groups{o}, &Mirrors{o}, &Verify{o}, &Recovery{o, worldRecoverers{w}},
+	return []any{&Preflight{o}, &Assess{o}, &Syncs{o}, &Fences{o}, &Logs{o}, &Groups{o}, &Mirrors{o}, &Verify{o}, &Recovery{o, worldRecoverers{w}}, &Turns{o, worldRecoverers{w}},
 		&Discovery{Consuls: worldConsuls{w}, Secrets: w}, &Clients{w.apps}, &Reports{Dir: w.t.TempDir(), Outside: o}}
 }
 
@@ -490,7 +491,10 @@ type (
 	worldConsuls struct{ w *world }
 )
 
-func (l worldLinks) Open(context.Context, Route, Kafka, Kafka) (replication.Link, error) {
+func (l worldLinks) Open(_ context.Context, r Route, _, _ Kafka) (replication.Link, error) {
+	if r.From.Name == "west" && l.w.back != nil {
+		return l.w.back, nil
+	}
 	return l.w.link, nil
 }
 func (c worldConsuls) Open(_ context.Context, d runbooks.Discovery) (Entry, error) {
