@@ -230,8 +230,8 @@ func TestKilledWhileTheFlowIsTurnedRound(t *testing.T) {
 	}, func(w *world) error {
 		in := w.turn()
 		in.Accept = []string{"orders"}
-		if plan, err := w.examine(in); err != nil || len(problemsIn(plan.Findings)) > 0 {
-			return fmt.Errorf("examine: %v %v", plan.Findings, err)
+		if _, err := w.examine(in); err != nil {
+			return err
 		}
 		if _, err := w.position(in); err != nil {
 			return err
