@@ -32,6 +32,7 @@ func TestAnswersBecomeSentinels(t *testing.T) {
 		{403, "", fault.ErrDenied, fault.ErrDenied},
 		{404, "No status found for connector x", fault.ErrNotFound, fault.ErrNotFound},
 		{404, "HTTP 404 Not Found", fault.ErrNotFound, fault.ErrNotFound},
+		{404, "Not Found", fault.ErrUnreachable, fault.ErrUnreachable}, // of a worker that starts: no words of Connect
 		{405, "HTTP 405 Method Not Allowed", fault.ErrNotFound, fault.ErrNotFound},
 		{409, "Connector x already exists", fault.ErrConflict, fault.ErrConflict},
 		{409, "Cannot complete request momentarily due to stale configuration (typically caused by a concurrent config change)", fault.ErrUnreachable, fault.ErrUnreachable},
@@ -42,7 +43,11 @@ func TestAnswersBecomeSentinels(t *testing.T) {
 		{503, "", fault.ErrUnreachable, fault.ErrUnclear},
 	} {
 		for eff, want := range map[rest.Effect]error{rest.Reading: tc.read, rest.Writing: tc.write} {
-			hint, kind := sentinel(eff, tc.status, 0, tc.message)
+			code := tc.status
+			if tc.message == "Not Found" {
+				code = 0
+			}
+			hint, kind := sentinel(eff, tc.status, code, tc.message)
 			require.ErrorIs(t, kind, want, "%+v", tc)
 			require.NotEmpty(t, hint)
 		}

@@ -15,7 +15,7 @@ const notConnect = "connect: must name workers of Kafka Connect; MirrorMaker 2 i
 
 // sentinel translates a status outside 2xx. A write that Connect failed on with 5xx may have been acted upon: it answers
 // 500 `Request timed out` when its leader is slow, and goes on.
-func sentinel(eff rest.Effect, status, _ int, message string) (hint string, kind error) {
+func sentinel(eff rest.Effect, status, code int, message string) (hint string, kind error) {
 	said := strings.ToLower(message)
 	switch {
 	case status == http.StatusUnauthorized:
@@ -24,6 +24,8 @@ func sentinel(eff rest.Effect, status, _ int, message string) (hint string, kind
 		return "the user of Connect's REST interface may not do this", fault.ErrDenied
 	case status == http.StatusNotFound && strings.Contains(said, "connector"):
 		return "check the name of the connector in the runbook, and that this is the Connect cluster on the target's side", fault.ErrNotFound
+	case status == http.StatusNotFound && code == 0: // not Connect's own words: a worker that starts knows none of its addresses yet
+		return "what answers is no Kafka Connect, or one that is starting; " + notConnect, fault.ErrUnreachable
 	case status == http.StatusNotFound, status == http.StatusMethodNotAllowed:
 		return "Kafka Connect 3.6 or newer is needed, and " + notConnect, fault.ErrNotFound
 	case status == http.StatusConflict && strings.Contains(said, "already exists"):
