@@ -88,12 +88,12 @@ func (w Worker) WriteFiles() error {
 
 // encrypted is what connect.properties needs besides with TLS: whom clients trust, and what the REST API shows.
 func (w Worker) encrypted() (string, error) {
-	shown, err := w.TLS.keystore(w.Dir, "listeners.https.")
+	shown, err := w.TLS.store(w.Dir, "listeners.https.")
 	if err != nil || len(shown) == 0 {
 		return "", err
 	}
 	all := "\n" + strings.Join(shown, "\n") + "\n"
-	for _, prefix := range []string{"", "producer.", "admin.", "consumer.", "listeners.https."} {
+	for _, prefix := range []string{"", "producer.", "admin.", "consumer."} {
 		all += lines(w.TLS.trust(prefix))
 	}
 	return all, nil

@@ -1,6 +1,7 @@
 package apache
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"software.sslmate.com/src/go-pkcs12"
 
 	"switchback/internal/dial"
 	"switchback/lab/servers"
@@ -43,6 +46,29 @@ func (t TLS) keystore(dir, prefix string) ([]string, error) {
 	}
 	return []string{prefix + "ssl.keystore.type=PEM", prefix + "ssl.keystore.location=" + file}, nil
 }
+
+// store is keystore for Jetty, which serves the REST API of Connect and knows no PEM: a file of its own format. Its password keeps
+// nothing from anybody who may read the file, and is no secret.
+func (t TLS) store(dir, prefix string) ([]string, error) {
+	if !t.on() {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+	if err != nil {
+		return nil, fmt.Errorf("read the certificate: %w", err)
+	}
+	data, err := pkcs12.Modern.Encode(pair.PrivateKey, pair.Leaf, nil, storePassword)
+	file := filepath.Join(dir, "rest.p12")
+	if err == nil {
+		err = servers.WriteFile(file, data)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("write the certificate: %w", err)
+	}
+	return []string{prefix + "ssl.keystore.type=PKCS12", prefix + "ssl.keystore.location=" + file, prefix + "ssl.keystore.password=" + storePassword, prefix + "ssl.key.password=" + storePassword}, nil
+}
+
+const storePassword = "not-a-secret"
 
 // trust are the settings of a client that trusts the authority alone.
 func (t TLS) trust(prefix string) map[string]string {

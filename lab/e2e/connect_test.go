@@ -38,8 +38,11 @@ func (s *stage) cluster(t *testing.T, name string) *kafka.Cluster {
 
 func (s *stage) clusterAs(t *testing.T, name, user string) *kafka.Cluster {
 	t.Helper()
-	c, err := kafka.Open(kafka.Config{Name: name, Bootstrap: s.Bootstrap(name), Login: s.KafkaLogin(name, user),
-		Security: runbooks.Security{Protocol: "SASL_PLAINTEXT", Mechanism: "SCRAM-SHA-512"}})
+	security := runbooks.Security{Protocol: "SASL_PLAINTEXT", Mechanism: "SCRAM-SHA-512"}
+	if s.Options().TLS {
+		security.Protocol, security.CA = "SASL_SSL", s.CA()
+	}
+	c, err := kafka.Open(kafka.Config{Name: name, Bootstrap: s.Bootstrap(name), Login: s.KafkaLogin(name, user), Security: security})
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
 	return c
@@ -50,7 +53,7 @@ func (s *stage) mirrorMaker(t *testing.T, policy string) *mirrormaker.Link {
 	t.Helper()
 	east, west := s.cluster(t, "east"), s.cluster(t, "west")
 	l, err := mirrormaker.New(mirrormaker.Config{
-		Workers: mirrormaker.Workers{Connect: []string{"http://127.0.0.1:1", s.ConnectURL("west")}, Login: s.ConnectLogin()},
+		Workers: mirrormaker.Workers{Connect: []string{"http://127.0.0.1:1", s.ConnectURL("west")}, Login: s.ConnectLogin(), HTTP: s.HTTP()},
 		Source:  "east-west.source", Checkpoint: "east-west.checkpoint", Heartbeat: "east-west.heartbeat",
 		Names: mirrormaker.Names{Source: "east", Target: "west", Policy: policy}, Data: "User:mm2-data", Admin: "User:mm2-admin",
 		From: east, To: west, Compare: func(n mirrormaker.Names, committed bool) mirrormaker.Records {

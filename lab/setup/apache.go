@@ -174,6 +174,9 @@ func ConnectProcess(cluster string) string { return "connect-" + cluster }
 
 // ConnectURL is the REST API of the Kafka Connect worker that writes to a cluster.
 func (l *Lab) ConnectURL(cluster string) string {
+	if l.certs.files() != (apache.TLS{}) {
+		return "https://" + l.state.address(ConnectProcess(cluster))
+	}
 	return "http://" + l.state.address(ConnectProcess(cluster))
 }
 
