@@ -176,10 +176,15 @@ func allOK(outcomes []replication.Outcome, count int, what string) error {
 // from now: a stop that was asked for is wanted however late it arrives, because nothing is rolled back once an attempt
 // that may have sent was lost sight of.
 func (a *Mirrors) send(ctx context.Context, r *route, kind replication.StopKind, topics []string) error {
+	return a.sendWithin(ctx, r, kind, topics, WriteDeadline)
+}
+
+// sendWithin is send that waits no longer than this for an answer.
+func (a *Mirrors) sendWithin(ctx context.Context, r *route, kind replication.StopKind, topics []string, within time.Duration) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), WriteDeadline)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), within)
 	defer cancel()
 	_, err := r.link.Stop(ctx, kind, topics) // item errors show in the states, which is where they are judged
 	if errors.Is(err, fault.ErrUnclear) {
