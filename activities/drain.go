@@ -31,7 +31,7 @@ func (a *Logs) Drain(ctx context.Context, in WaitInput) (out DrainResult, err er
 		return out, err
 	}
 	defer r.close()
-	began := time.Now()
+	began, why := time.Now(), ""
 	err = until(ctx, in.Deadline, drainEvery, func(ctx context.Context) (bool, string, error) {
 		killpoint.Reach("Drain/middle")
 		ends, err := r.from.Ends(ctx, scope.TopicNames())
@@ -48,7 +48,8 @@ func (a *Logs) Drain(ctx context.Context, in WaitInput) (out DrainResult, err er
 		}
 		behind, text := notOK(outcomes)
 		if len(behind) > 0 && time.Since(began) > stallsAfter {
-			text += stalled(ctx, r, scope.TopicNames())
+			why = stalled(ctx, r, scope.TopicNames(), why)
+			text += why
 		}
 		out.Partitions = len(outcomes)
 		return len(behind) == 0 && len(outcomes) == len(ends), text, nil
@@ -60,9 +61,13 @@ func (a *Logs) Drain(ctx context.Context, in WaitInput) (out DrainResult, err er
 // stallsAfter is how long a drain goes on before anybody asks why: most are over by then.
 const stallsAfter = time.Second
 
-// stalled says which mirrors bring nothing now: whoever waits for them should know.
-func stalled(ctx context.Context, r *route, topics []string) string {
+// stalled says which mirrors bring nothing now: whoever waits for them should know. A backend whose tasks fail may not answer for a
+// while; then what it said before is the best there is.
+func stalled(ctx context.Context, r *route, topics []string, before string) string {
 	states, err := mirrorStates(ctx, r.link, topics)
+	if err != nil && before != "" {
+		return before
+	}
 	if err != nil {
 		return "; why cannot be told: " + err.Error()
 	}
