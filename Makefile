@@ -97,7 +97,7 @@ vuln: $(GOVULNCHECK)
 	@scripts/vuln.sh $(GOVULNCHECK) ./worker ./starter ./supervisor
 
 e2e: build
-	AGAIN=3 $(TESTS) lab -count=1 -timeout 25m ./e2e/...
+	AGAIN=3 $(TESTS) lab -count=1 -timeout 40m ./e2e/...
 
 STORIES ?= 100
 SEED ?= 0

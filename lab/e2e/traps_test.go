@@ -1,0 +1,203 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	sdk "go.temporal.io/sdk/client"
+
+	"switchback/activities"
+	"switchback/lab/setup"
+	"switchback/lab/tree"
+	"switchback/replication"
+	"switchback/replication/mirrormaker"
+	"switchback/workflows"
+)
+
+// The traps of MirrorMaker 2, on real brokers and a real Kafka Connect.
+
+// withoutCheckpoints looks for groups once, when it is made: those that begin later have no checkpoint for ten minutes, and
+// nobody syncs their offsets.
+func withoutCheckpoints(o *setup.Options) {
+	connector("checkpoint", map[string]string{"refresh.groups.interval.seconds": "600", "emit.checkpoints.interval.seconds": "600"})(o)
+}
+
+// connector changes settings of the lab's connectors whose name ends so.
+func connector(kind string, settings map[string]string) func(*setup.Options) {
+	return func(o *setup.Options) {
+		before := o.EditConnector
+		o.EditConnector = func(name string, config map[string]string) {
+			if before != nil {
+				before(name, config)
+			}
+			for key, value := range settings {
+				if strings.HasSuffix(name, "."+kind) {
+					config[key] = value
+				}
+			}
+		}
+	}
+}
+
+// refuses takes the mirror the right to write to a topic of west, as somebody does who mends grants, and returns how to
+// give it back.
+func (s *stage) refuses(t *testing.T, topic string) (back func()) {
+	t.Helper()
+	west := s.clusterAs(t, "west", "lab")
+	deny := []replication.ACL{{ResourceType: replication.ResourceTopic, Pattern: replication.PatternPrefixed, Name: topic,
+		Principal: "User:mm2-data", Host: replication.Anywhere, Operation: replication.OpWrite, Permission: replication.Deny}}
+	require.NoError(t, west.CreateACLs(t.Context(), deny))
+	return func() { t.Helper(); require.NoError(t, west.DeleteACLs(t.Context(), deny)) }
+}
+
+// plans is what a dry run finds, a line for each finding.
+func (p *play) plans(kind string) (goes, sealProven bool, found string) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
+	defer cancel()
+	options := sdk.StartWorkflowOptions{TaskQueue: setup.TaskQueue, WorkflowTaskTimeout: activities.TaskTimeout}
+	var findings []activities.Finding
+	if kind == "planned" {
+		var plan workflows.Plan
+		run, err := p.Temporal.ExecuteWorkflow(ctx, options, "PlanFailover", workflows.PlannedInput{Runbook: p.Workload.Name, To: "west"})
+		require.NoError(p.t, err)
+		require.NoError(p.t, run.Get(ctx, &plan))
+		goes, sealProven, findings = plan.GoesIfNow, plan.Preflight.SealProven, plan.Preflight.Findings
+	} else {
+		var plan workflows.UnplannedPlan
+		run, err := p.Temporal.ExecuteWorkflow(ctx, options, "PlanUnplannedFailover", workflows.UnplannedInput{Runbook: p.Workload.Name, To: "west"})
+		require.NoError(p.t, err)
+		require.NoError(p.t, run.Get(ctx, &plan))
+		goes, sealProven, findings = plan.GoesIfNow, plan.Assessment.SealProven, plan.Assessment.Findings
+	}
+	for _, f := range findings {
+		found += fmt.Sprintf("%s %s: %s %s\n", f.Level, f.Check, f.Means, f.Do)
+	}
+	return goes, sealProven, found
+}
+
+// claimed waits until the mirror's own claim of a partition, which Connect stores, is so many records beyond what west has.
+func (s *stage) claimed(t *testing.T, link *mirrormaker.Link, on replication.Partition, beyond int64) {
+	t.Helper()
+	west := s.clusterAs(t, "west", "lab")
+	eventually(t, "Connect to count refused records as mirrored", func() (bool, error) {
+		ends, err := west.Ends(t.Context(), []string{on.Topic})
+		if err != nil {
+			return false, err
+		}
+		mirrors, err := link.Mirrors(t.Context())
+		for _, m := range mirrors {
+			for _, e := range ends {
+				if m.Topic == on.Topic && e.Partition == on && m.Fetched[on.Partition] >= e.HighWatermark+beyond {
+					return true, err
+				}
+			}
+		}
+		return false, err
+	})
+}
+
+// Connect skips what the target refuses and counts it as mirrored. A planned run is forbidden. A disaster does not ask:
+// what was lost is found by comparing records, when the old cluster is back, and is more than Connect's own count. There
+// was no checkpoint of any group either: each begins where the runbook says, and is named.
+func TestP17_WhatConnectCountsAsMirroredIsNotBelieved(t *testing.T) {
+	s := onMirrors(t, withoutCheckpoints, connector("source", map[string]string{"errors.tolerance": "all"}),
+		edited(soonGivenUp))
+	p, link := s.play(t, "orders"), s.mirrorMaker(t, mirrormaker.PolicyIdentity)
+	p.flows("east")
+	goes, _, found := p.plans("planned")
+	require.False(t, goes)
+	require.Contains(t, found, "problem errors.tolerance: errors.tolerance=all: a record that the target refuses is counted as mirrored and lost")
+
+	s.refuses(t, "orders.01")
+	on := replication.Partition{Topic: "orders.01"}
+	s.claimed(t, link, on, 10)
+	run := p.unplanned("skipped", p.dies("east"))
+	p.approved(run)
+	out := p.ends(run, workflows.Completed)
+	said := strings.Join(out.Deviations, "\n")
+	for _, group := range p.Workload.Groups() {
+		require.Contains(t, said, "group "+group+", orders.00-0")
+	}
+	require.Contains(t, said, "no checkpoint: set to the start, as the runbook says")
+	p.flows("west")
+	s.does(t, "start east again", func(ctx context.Context) error { return p.BringBack(ctx, "east") })
+	fenced := p.fenced("east")
+	v := p.wellAfter("west", out)
+	require.GreaterOrEqual(t, fenced.Loss.AtLeast, int64(10), "what was skipped is lost, and counted")
+	require.Equal(t, int64(v.Aftermath.Stranded), fenced.Loss.AtLeast)
+	t.Log(v)
+}
+
+// A Connect worker dies with records on the target that it has not committed, and its successor writes them once more until
+// it is sealed. How far the mirror got is found from the records, and a mirror that goes on there repeats nothing.
+func TestP18_TheBoundaryIsFoundBehindAReplay(t *testing.T) {
+	s := onConnect(t)
+	link, west := s.mirrorMaker(t, mirrormaker.PolicyIdentity), s.cluster(t, "west")
+	topic := s.TopicNames("west", small("orders"))[0]
+	ends := func() (total int64) {
+		t.Helper()
+		list, err := west.Ends(t.Context(), []string{topic})
+		require.NoError(t, err)
+		for _, e := range list {
+			total += e.HighWatermark
+		}
+		return total
+	}
+	has := func(n int64) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("west to have %d records", n), func() (bool, error) { return ends() >= n, fmt.Errorf("it has %d", ends()) })
+	}
+	s.produce(t, "east", topic, 20)
+	has(20)
+	connect := setup.ConnectProcess("west")
+	file := filepath.Join(s.Dir(), "connect", "west", "connect.properties")
+	raw, err := os.ReadFile(file)
+	require.NoError(t, err)
+	seldom := strings.Replace(string(raw), "offset.flush.interval.ms=1000", "offset.flush.interval.ms=600000", 1)
+	require.NotEqual(t, string(raw), seldom)
+	require.NoError(t, os.WriteFile(file, []byte(seldom), 0o600))
+	s.change(t, connect, func(*tree.Spec) {}) // ends well: what it wrote is committed
+	s.produce(t, "east", topic, 40)
+	has(60)
+	require.NoError(t, s.Kill(connect))
+	s.does(t, "start Connect again", func(ctx context.Context) error { return s.StartAgain(ctx, connect) })
+	has(61) // the successor has begun to write them again
+
+	seal := link.Denials(replication.DenyTopics, []string{topic})
+	require.NoError(t, west.CreateACLs(t.Context(), seal))
+	_, err = link.Stop(t.Context(), replication.Promote, []string{topic})
+	require.NoError(t, err)
+	settles(t, link, replication.MirrorStopped)
+	sealed := ends()
+	require.Greater(t, sealed, int64(60))
+	list, err := west.Ends(t.Context(), []string{topic})
+	require.NoError(t, err)
+	mirrors := settles(t, link, replication.MirrorStopped)
+	var marks []replication.Mark
+	for _, e := range list {
+		i := slices.IndexFunc(mirrors, func(m replication.Mirror) bool { return m.Topic == topic })
+		marks = append(marks, replication.Mark{Boundary: replication.Unknown, Position: replication.Position{Partition: e.Partition,
+			SourceEnd: replication.Unknown, Replicated: mirrors[i].Fetched[e.Partition.Partition], TargetEnd: e.HighWatermark}})
+	}
+	bounds, err := link.Boundaries(t.Context(), marks)
+	require.NoError(t, err)
+	next := map[replication.Partition]int64{}
+	for _, b := range bounds {
+		require.EqualValues(t, 30, b.Boundary, "%s: all of the source was written once, whatever was written again", b.Name())
+		next[b.Partition] = b.Boundary
+	}
+	require.NoError(t, link.PatchOffsets(t.Context(), next))
+	require.NoError(t, west.DeleteACLs(t.Context(), seal))
+	require.NoError(t, link.Resume(t.Context()))
+	s.produce(t, "east", topic, 2)
+	has(sealed + 2)
+	settles(t, link, replication.MirrorActive)
+	require.Equal(t, sealed+2, ends(), "nothing is written once more")
+}
