@@ -35,7 +35,7 @@ func TestTheLaggardsAreNamedThoughTheLastLookWasCutShort(t *testing.T) {
 func TestTheLaggardsAreNamedThoughTheLastLooksFailed(t *testing.T) {
 	t.Parallel()
 	looks := 0
-	err := until(t.Context(), time.Now().Add(200*time.Millisecond), 10*time.Millisecond, func(context.Context) (bool, string, error) {
+	err := until(t.Context(), time.Now().Add(time.Second), 10*time.Millisecond, func(context.Context) (bool, string, error) {
 		if looks++; looks == 1 {
 			return false, "checkout: 1 of 2 instances", nil
 		}

@@ -15,7 +15,6 @@ func TestWhatDoesNotGoTogether(t *testing.T) {
 	}{
 		"MirrorMaker without brokers": {setup.Options{Link: setup.MirrorMaker}, "MirrorMaker 2 runs on Kafka Connect, which needs real brokers: choose Kafka apache with it"},
 		"a policy of nobody":          {setup.Options{Kafka: setup.Apache, Policy: setup.Default}, "policy default is MirrorMaker's"},
-		"TLS":                         {setup.Options{Kafka: setup.Apache, TLS: true}, "choose TLS or Kafka apache"},
 		"two brokers":                 {setup.Options{Kafka: setup.Apache, Brokers: 2}, "2 brokers are no cluster of Apache Kafka here: choose 1 or 3"},
 		"another Kafka":               {setup.Options{Kafka: "redpanda"}, `there is no kind of Kafka "redpanda": choose kfake or apache`},
 		"another link":                {setup.Options{Link: "replicator"}, `there is no link "replicator"`},
