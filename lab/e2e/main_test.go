@@ -9,7 +9,6 @@ package e2e_test
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -20,7 +19,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sync/semaphore"
 
 	"switchback/lab/cli"
 	"switchback/lab/setup"
@@ -45,15 +43,11 @@ func TestMain(m *testing.M) {
 			os.Exit(cli.Run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 		}
 	}
-	flag.Parse()
-	_ = flag.Set("test.parallel", fmt.Sprint(room))
 	os.Exit(m.Run())
 }
 
-// room is for that many labs at the same time: more would only make each slower. One of JVMs takes the room of two.
-const room = 3
-
-var labs = semaphore.NewWeighted(room)
+// labs bounds how many run at the same time: more would only make each slower.
+var labs = make(chan struct{}, 2)
 
 // patience is the longest that any one thing in a lab may take; nothing here is expected to come near it.
 const patience = 90 * time.Second
@@ -68,16 +62,12 @@ type stage struct {
 func up(t *testing.T, changes ...func(*setup.Options)) *stage {
 	t.Helper()
 	t.Parallel()
+	labs <- struct{}{}
+	t.Cleanup(func() { <-labs })
 	o := setup.Options{Dir: t.TempDir(), Program: os.Args[0], Brokers: 1, Workloads: []setup.Workload{small("orders")}}
 	for _, change := range changes {
 		change(&o)
 	}
-	size := int64(1)
-	if o.Kafka == setup.Apache {
-		size = 2
-	}
-	require.NoError(t, labs.Acquire(t.Context(), size))
-	t.Cleanup(func() { labs.Release(size) })
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // the first one may have to build
 	defer cancel()
 	lab, err := setup.Up(ctx, o)
