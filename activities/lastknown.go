@@ -83,11 +83,7 @@ func (h *lastKnown) holdLink(ctx context.Context) error {
 }
 
 func (h *lastKnown) writing(ctx context.Context) (context.Context, context.CancelFunc, error) {
-	ctx, err := h.again(ctx, h.in.Guard)
-	if err != nil {
-		return nil, nil, err
-	}
-	return writing(ctx)
+	return h.Outside.writing(ctx, h.in.Guard)
 }
 
 // look finds the groups, and leaves out those that are alive on the target: nobody's offsets are moved under a member.

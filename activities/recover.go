@@ -128,6 +128,10 @@ func (r *recovering) again(ctx context.Context) (context.Context, error) {
 	return r.outside.again(ctx, r.guard)
 }
 
+func (r *recovering) writing(ctx context.Context) (context.Context, context.CancelFunc, error) {
+	return r.outside.writing(ctx, r.guard)
+}
+
 func (r *recovering) close() {
 	if r.route != nil {
 		r.route.close()

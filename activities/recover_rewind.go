@@ -132,11 +132,7 @@ func (r *recovering) rewind(ctx context.Context, groups []string, open []replica
 			return err
 		}
 	}
-	timed, err := r.again(ctx)
-	if err != nil {
-		return err
-	}
-	wctx, cancel, err := writing(timed)
+	wctx, cancel, err := r.writing(ctx)
 	if err != nil {
 		return err
 	}
@@ -161,19 +157,13 @@ func (r *recovering) rewind(ctx context.Context, groups []string, open []replica
 	for _, t := range open {
 		want[t.Partition] = max(t.From, t.Start)
 	}
-	return each(groups, func(_ int, group string) error {
-		ctx, err := r.again(ctx)
-		if err != nil {
-			return err
-		}
-		return r.set(ctx, group, want)
-	})
+	return each(groups, func(_ int, group string) error { return r.set(ctx, group, want) })
 }
 
 // set writes one group's offsets and reads them back.
 func (r *recovering) set(ctx context.Context, group string, want map[replication.Partition]int64) error {
 	site := r.names.From.Name
-	wctx, cancel, err := writing(ctx)
+	wctx, cancel, err := r.writing(ctx)
 	if err != nil {
 		return err
 	}

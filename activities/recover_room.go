@@ -44,18 +44,14 @@ func (r *recovering) makeRoom(ctx context.Context, tail string, list []replicati
 	if err != nil || len(changes) == 0 {
 		return "", err
 	}
-	ctx, err = r.again(ctx)
-	if err != nil {
-		return "", err
-	}
-	if err := putList(ctx, r.records, roomKey(tail), kept); err != nil {
-		return "", err
-	}
-	wctx, cancel, err := writing(ctx)
+	wctx, cancel, err := r.writing(ctx)
 	if err != nil {
 		return "", err
 	}
 	defer cancel()
+	if err := putList(wctx, r.records, roomKey(tail), kept); err != nil {
+		return "", err
+	}
 	err = r.to.AlterTopicConfigs(wctx, changes)
 	if errors.Is(err, fault.ErrDenied) {
 		return fmt.Sprintf("; Switchback may not raise max.message.bytes of %s, so records as large as that are refused: grant it ALTER_CONFIGS there", firstFew(topics)), nil
@@ -118,11 +114,7 @@ func (r *recovering) giveRoomBack(ctx context.Context, tail string) (text string
 		}
 		changes[k.Topic], back = map[string]*string{maxMessageBytes: before}, append(back, k.Topic)
 	}
-	ctx, err = r.again(ctx)
-	if err != nil {
-		return "", err
-	}
-	wctx, cancel, err := writing(ctx)
+	wctx, cancel, err := r.writing(ctx)
 	if err != nil {
 		return "", err
 	}

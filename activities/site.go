@@ -50,6 +50,15 @@ func (o Outside) again(ctx context.Context, g Guard) (context.Context, error) {
 	return writesFrom(ctx, since), nil
 }
 
+// writing is again, and the context for what is written then.
+func (o Outside) writing(ctx context.Context, g Guard) (context.Context, context.CancelFunc, error) {
+	ctx, err := o.again(ctx, g)
+	if err != nil {
+		return nil, nil, err
+	}
+	return writing(ctx)
+}
+
 // route is a run's way, opened.
 type route struct {
 	from, to Kafka

@@ -64,11 +64,7 @@ type positioning struct {
 // act looks once more whether the run holds its epoch, then writes inside the deadline that this look gives: an attempt that
 // comes late finds another epoch, or is over (P35).
 func (t *turning) act(ctx context.Context, write func(context.Context) error) error {
-	timed, err := t.outside.again(ctx, t.in.Guard)
-	if err != nil {
-		return err
-	}
-	wctx, cancel, err := writing(timed)
+	wctx, cancel, err := t.outside.writing(ctx, t.in.Guard)
 	if err != nil {
 		return err
 	}

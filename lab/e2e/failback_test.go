@@ -22,7 +22,7 @@ func (p *play) failback(id string, in workflows.FailbackInput) sdk.WorkflowRun {
 	if in.Override == "" {
 		in.Override = "exercise"
 	}
-	run, err := p.Temporal.ExecuteWorkflow(p.t.Context(), sdk.StartWorkflowOptions{ID: id, TaskQueue: setup.TaskQueue, WorkflowTaskTimeout: activities.TaskTimeout}, "Failback", in)
+	run, err := p.Start(p.t.Context(), id, "Failback", in)
 	require.NoError(p.t, err)
 	p.t.Cleanup(func() {
 		if p.t.Failed() {
@@ -72,7 +72,7 @@ func TestFailbackAfterAPlannedFailover(t *testing.T) {
 // overridden is start, soon after the last switch.
 func (p *play) overridden(id string) sdk.WorkflowRun {
 	p.t.Helper()
-	run, err := p.Temporal.ExecuteWorkflow(p.t.Context(), sdk.StartWorkflowOptions{ID: id, TaskQueue: setup.TaskQueue, WorkflowTaskTimeout: activities.TaskTimeout}, "PlannedFailover",
+	run, err := p.Start(p.t.Context(), id, "PlannedFailover",
 		workflows.PlannedInput{Runbook: p.Workload.Name, To: "west", Reason: "exercise", By: setup.Requester, Override: "exercise"})
 	require.NoError(p.t, err)
 	return run

@@ -438,7 +438,7 @@ func (x *tale) judged() {
 func (x *tale) keepsSecrets() {
 	x.t.Helper()
 	for _, folder := range []string{"logs", "reports", "ledger", "runbooks", "worker"} {
-		_ = filepath.WalkDir(filepath.Join(x.stage.Dir(), folder), func(path string, d fs.DirEntry, err error) error {
+		require.NoError(x.t, filepath.WalkDir(filepath.Join(x.stage.Dir(), folder), func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() {
 				return err
 			}
@@ -446,7 +446,7 @@ func (x *tale) keepsSecrets() {
 			require.NoError(x.t, err)
 			require.False(x.t, bytes.Contains(raw, []byte(canary)), "%s has a secret", path)
 			return nil
-		})
+		}))
 	}
 	require.True(x.t, slices.ContainsFunc(x.stage.Secrets(), func(s secret.Value) bool { return strings.Contains(s.Reveal(), canary) }), "the canary is sought for")
 }
