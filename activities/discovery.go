@@ -29,6 +29,9 @@ type Entry interface {
 	Switch(ctx context.Context, expect int64, to EntryState) (changed bool, err error)
 	// SetDesired sets clients/<client>/desired, checked against the epoch in the same transaction (P35b).
 	SetDesired(ctx context.Context, epoch int64, desired map[string]string) (changed bool, err error)
+	// Withdraw takes away what says where the cluster is. The epoch stays, so that it goes on growing, and so does what clients
+	// were asked for.
+	Withdraw(ctx context.Context, epoch int64) (changed bool, err error)
 }
 
 // EntryState is what an entry says. Epoch is replication.Unknown when absent or garbled.

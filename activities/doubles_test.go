@@ -363,6 +363,20 @@ func (e *fakeEntry) SetDesired(ctx context.Context, epoch int64, desired map[str
 	return changed, err
 }
 
+func (e *fakeEntry) Withdraw(ctx context.Context, epoch int64) (changed bool, err error) {
+	err = e.w.do(ctx, e.address+".Withdraw", func() error {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.state.Epoch != epoch {
+			return fmt.Errorf("the entry holds epoch %d: %w", e.state.Epoch, fault.ErrStale)
+		}
+		changed = e.state.Cluster != ""
+		e.state = EntryState{Epoch: epoch, SwitchedBy: e.state.SwitchedBy, Clients: e.state.Clients}
+		return nil
+	})
+	return changed, err
+}
+
 // fakeApps are supervised clients that obey when they are looked at next; those named in stubborn do not.
 type fakeApps struct{ w *world }
 

@@ -118,39 +118,13 @@ func (r *recovering) movable(ctx context.Context, match runbooks.Groups) (names 
 // rewind writes the offsets and reads them back. While they are written the fence of the groups is lifted, where it stands;
 // it is the runbook's own, and is put up again whatever happens.
 func (r *recovering) rewind(ctx context.Context, groups []string, open []replication.Tail) (err error) {
-	site := r.names.From.Name
 	if len(groups) == 0 {
 		return nil
 	}
-	fence := replication.GroupFence(groups)
-	stand, err := r.from.ACLs(ctx)
-	if err != nil {
-		return wrap("read the ACLs of "+site, err)
-	}
-	if len(replication.Missing(fence, stand)) > 0 {
-		if err := aclSyncIsOff(ctx, r.route); err != nil { // what is put up again would be copied (P5)
-			return err
-		}
-	}
-	wctx, cancel, err := r.writing(ctx)
-	if err != nil {
-		return err
-	}
-	defer cancel()
-	if err := own(wctx, r.records, r.from, r.guard.Run, site, fence); err != nil { // a crash from here on leaves what is known (P4)
-		return err
-	}
-	owned, err := r.records.owned(ctx, r.guard.Run.Runbook, site)
-	if err != nil {
-		return err
-	}
-	fence = slices.DeleteFunc(fence, func(a replication.ACL) bool { return !slices.Contains(owned.ACLs, a) }) // others' stay
+	fence, err := r.unfence(ctx, groups)
 	defer func() { err = errors.Join(err, r.refence(ctx, fence)) }()
-	if err := r.from.DeleteACLs(wctx, fence); err != nil {
-		return wrap("lift the fence of the groups on "+site, err)
-	}
-	if _, err := everyBroker(ctx, r.from, fence, false); err != nil {
-		return wrap("read back that the fence of the groups is gone from "+site, err)
+	if err != nil {
+		return err
 	}
 	killpoint.Reach("RewindGroups/lifted")
 	want := make(map[replication.Partition]int64, len(open))
@@ -190,6 +164,9 @@ func (r *recovering) set(ctx context.Context, group string, want map[replication
 
 // refence closes the groups again, and reads that back.
 func (r *recovering) refence(ctx context.Context, fence []replication.ACL) error {
+	if len(fence) == 0 {
+		return nil
+	}
 	ctx = afresh(context.WithoutCancel(ctx))
 	wctx, cancel, err := writing(ctx)
 	if err != nil {

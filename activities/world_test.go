@@ -498,7 +498,16 @@ func (l worldLinks) Open(_ context.Context, r Route, _, _ Kafka) (replication.Li
 	return l.w.link, nil
 }
 func (c worldConsuls) Open(_ context.Context, d runbooks.Discovery) (Entry, error) {
-	return c.w.entries[d.Consul.Address], nil
+	if d.Consul.Prefix == "" || d.Consul.Prefix == "kafka/orders" {
+		return c.w.entries[d.Consul.Address], nil
+	}
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	place := d.Consul.Address + "/" + d.Consul.Prefix
+	if c.w.entries[place] == nil {
+		c.w.entries[place] = &fakeEntry{w: c.w, address: place, state: EntryState{Epoch: replication.Unknown, Clients: map[string]ClientEntry{}}}
+	}
+	return c.w.entries[place], nil
 }
 
 // denies are the DENY entries of a cluster.

@@ -20,7 +20,7 @@ var UnplannedFailoverSteps = []string{
 }
 
 // RecoverLaggedDataSteps are the steps of a recovery, in order.
-var RecoverLaggedDataSteps = []string{"plan", "approve", "copy", "rewind", "settle", "report"}
+var RecoverLaggedDataSteps = []string{"plan", "approve", "copy", "rewind", "read", "close-reading", "settle", "report"}
 
 // Of is what happens to the stranded records of a topic: append, divert, rewind or report. A name counts before a pattern,
 // and of two patterns the one that says more.

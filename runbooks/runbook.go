@@ -251,6 +251,8 @@ type Budgets struct {
 type Recovery struct {
 	Default string            `yaml:"default" json:"default" jsonschema:"required,enum=append,enum=divert,enum=rewind,enum=report"` // append, divert, rewind, report
 	Topics  map[string]string `yaml:"topics,omitempty" json:"topics,omitempty"`
+	// ReadFor is how long groups may read on the old cluster what was rewound there; 0 lets nobody in.
+	ReadFor Duration `yaml:"readFor,omitempty" json:"readFor,omitempty"`
 }
 
 // Hook starts a workflow of the user's after a step.

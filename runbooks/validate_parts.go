@@ -193,6 +193,7 @@ func (c *checker) rest(r Runbook) {
 	modes := []string{"append", "divert", "rewind", "report"}
 	if r.Recovery != nil {
 		c.word("recovery.default", r.Recovery.Default, modes...)
+		c.within("recovery.readFor", r.Recovery.ReadFor, 0, 7*24*time.Hour)
 		for _, p := range sortedKeys(r.Recovery.Topics) {
 			c.patterns(join("recovery.topics", p), []string{p}, topicPattern)
 			c.word(join("recovery.topics", p), r.Recovery.Topics[p], modes...)

@@ -289,3 +289,8 @@ func (e entry) SetDesired(ctx context.Context, epoch int64, desired map[string]s
 	changed, err := e.d.SetDesired(ctx, epoch, desired)
 	return changed, e.noted(err)
 }
+
+func (e entry) Withdraw(ctx context.Context, epoch int64) (bool, error) {
+	changed, err := e.d.Withdraw(ctx, epoch)
+	return changed, e.noted(err)
+}

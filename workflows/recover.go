@@ -26,6 +26,8 @@ type RecoverInput struct {
 	Default string            `json:"default,omitempty"`
 	Topics  map[string]string `json:"topics,omitempty"`
 	Rate    float64           `json:"rate,omitempty"` // records a second that all copies together may write; 0 is no limit
+	// ReadFor is how long groups may read on the old cluster what was rewound there; 0 is what the runbook says.
+	ReadFor runbooks.Duration `json:"readFor,omitempty"`
 }
 
 // The steps of a recovery that a failover has not.
@@ -33,6 +35,8 @@ const (
 	PlanTails    Step = "plan"
 	CopyTails    Step = "copy"
 	RewindGroups Step = "rewind"
+	ReadRewound  Step = "read"
+	CloseReading Step = "close-reading"
 	SettleTails  Step = "settle"
 )
 
@@ -44,6 +48,8 @@ type recovery struct {
 	plan    activities.RecoveryPlan
 	copying bool // a copy was begun: nothing is taken back from here on, and the account is written whatever happens
 	account *activities.AccountResult
+	reading bool                   // groups may have been let in on the old cluster
+	readers []activities.GroupRead // how far they got there
 }
 
 // RecoverLaggedData runs one. See conclude for how it ends.
@@ -76,6 +82,8 @@ func (r *recovery) page() []step {
 		{name: Approve, do: r.awaitApproval, budget: r.expiry},
 		{name: CopyTails, do: r.copyTails, budget: fixed(copyBudget), skip: true},
 		{name: RewindGroups, do: r.rewind, budget: fixed(rewindBudget), skip: true},
+		{name: ReadRewound, do: r.letRead, budget: r.readingBudget, skip: true},
+		{name: CloseReading, do: r.closeReading, budget: r.closingBudget, skip: true, always: true},
 		{name: SettleTails, do: r.settleTails, budget: fixed(settleBudget), skip: true},
 		{name: WriteReport, do: r.write, budget: fixed(reportBudget), skip: true, always: true},
 	}
@@ -163,11 +171,14 @@ func wayBack(book runbooks.Runbook, entry activities.DiscoveryEntry, from string
 
 // treatments are what the run was asked for, or the runbook's.
 func treatments(book runbooks.Runbook, in RecoverInput) (runbooks.Recovery, error) {
-	out := runbooks.Recovery{Default: in.Default, Topics: in.Topics}
+	out := runbooks.Recovery{Default: in.Default, Topics: in.Topics, ReadFor: in.ReadFor}
 	if book.Recovery != nil {
 		out.Default = or(in.Default, book.Recovery.Default)
 		if in.Topics == nil && in.Default == "" {
 			out.Topics = book.Recovery.Topics
+		}
+		if in.ReadFor == 0 {
+			out.ReadFor = book.Recovery.ReadFor
 		}
 	}
 	known := []string{string(replication.TreatAppend), string(replication.TreatDivert), string(replication.TreatRewind), string(replication.TreatReport)}
@@ -211,6 +222,7 @@ func (r *recovery) replan(ctx workflow.Context, until time.Time, dry bool) error
 	if err != nil {
 		return err
 	}
+	out.Findings = append(out.Findings, r.mixed(out.Topics)...)
 	r.plan, r.checked = out, workflow.Now(ctx)
 	if dry {
 		return nil

@@ -71,11 +71,17 @@ func (r *recovery) would() map[Step]string {
 		Approve:      fmt.Sprintf("wait for %d approvals, which expire after %s", r.book.Gates.Recovery.Approvals, r.expiry()),
 		CopyTails:    fmt.Sprintf("copy %d records of %s to %s, exactly once, in %d shards side by side", p.Total.Recovered, from, to, p.Shards),
 		RewindGroups: "nothing: no topic is rewound",
+		ReadRewound:  "nothing: no group reads there",
+		CloseReading: "nothing: nobody is let in",
 		SettleTails:  "account for every stranded offset, and let the old topics expire again where nothing is left",
 		WriteReport:  "write the report, and release the runbook",
 	}
 	if rewound > 0 {
 		says[RewindGroups] = fmt.Sprintf("set the groups on %s to the marks of %d partitions", from, rewound)
+	}
+	if rewound > 0 && r.treat.ReadFor > 0 {
+		says[ReadRewound] = fmt.Sprintf("let the groups read on %s, which their clients find at %s, until they have read it all, for %s at the most", from, activities.ReadingPrefix+"/"+from, r.treat.ReadFor)
+		says[CloseReading] = fmt.Sprintf("stop those clients, close the groups on %s again", from)
 	}
 	if p.Total.Recovered == 0 {
 		says[CopyTails] = "copy nothing"

@@ -26,7 +26,9 @@ type salvager struct {
 	copied   map[int]int64 // by shard
 	rewound  bool
 	accounts []activities.AccountInput
-	blocks   int // copies that go on until they are cancelled
+	opened   string // where the groups read on the old cluster; empty lets nobody in
+	closed   int    // how often they were closed again
+	blocks   int    // copies that go on until they are cancelled
 }
 
 const strandedOffsets = 10
@@ -110,6 +112,30 @@ func (s *salvager) RewindGroups(ctx context.Context, in activities.RewindInput) 
 	}
 	s.rewound = true
 	return activities.RewindResult{Acted: acted, Text: "nothing to rewind"}, s.w.end(ctx)
+}
+
+func (s *salvager) OpenReading(ctx context.Context, in activities.ReadingInput) (activities.ReadingResult, error) {
+	acted, err := s.w.begin(ctx, in)
+	if err != nil {
+		return activities.ReadingResult{}, err
+	}
+	return activities.ReadingResult{Acted: acted, Prefix: s.opened, Text: "opened"}, s.w.end(ctx)
+}
+
+func (s *salvager) AwaitReading(ctx context.Context, in activities.ReadingInput) (activities.ReadingResult, error) {
+	acted, err := s.w.begin(ctx, in)
+	return activities.ReadingResult{Acted: acted, Text: "billing has read 4 of 10 offsets"}, err
+}
+
+func (s *salvager) CloseReading(ctx context.Context, in activities.ReadingInput) (activities.ReadingResult, error) {
+	acted, err := s.w.begin(ctx, in)
+	if err != nil {
+		return activities.ReadingResult{}, err
+	}
+	s.closed++
+	out := activities.ReadingResult{Acted: acted, Text: "closed", Groups: []activities.GroupRead{{Group: "billing", Read: 4, Of: 10}},
+		Left: []replication.Outcome{{Name: "billing/1", Status: replication.Pending, Reason: "running on app-1"}}}
+	return out, s.w.end(ctx)
 }
 
 func (s *salvager) Account(ctx context.Context, in activities.AccountInput) (activities.AccountResult, error) {

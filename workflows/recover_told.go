@@ -96,6 +96,9 @@ func (r *recovery) sentence() string {
 func (r *recovery) told(rep *report.Report) {
 	rep.Protection, rep.RPO = report.Protection{Text: "a recovery changes no protection"}, report.RPO{}
 	rep.Standing = []string{"WRITE is denied on the topics of " + r.route.From.Name + ", and READ on its groups, as before"}
+	for _, g := range r.readers {
+		rep.Standing = append(rep.Standing, fmt.Sprintf("of what was rewound on %s, group %s", r.route.From.Name, g))
+	}
 	if r.plan.Tail == "" {
 		return
 	}

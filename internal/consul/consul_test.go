@@ -353,3 +353,26 @@ func TestFaults(t *testing.T) {
 	_, err = Open(Config{Address: s.URL})
 	require.ErrorIs(t, err, fault.ErrInvalid)
 }
+
+// What says where a cluster is goes away; the epoch and what clients were asked for stay, so that the next switch counts on.
+func TestWithdrawnEntriesCountOn(t *testing.T) {
+	s, d := open(t)
+	entry(s)
+	_, err := d.Withdraw(t.Context(), 6)
+	require.ErrorIs(t, err, fault.ErrStale)
+	changed, err := d.Withdraw(t.Context(), 7)
+	require.NoError(t, err)
+	require.True(t, changed)
+	got, err := d.Read(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, Values{}, got.Values)
+	require.EqualValues(t, 7, got.Epoch)
+	require.Equal(t, "run", got.Clients["billing"].Desired)
+	require.Equal(t, []string{keyCluster, keyBootstrap}, got.Missing(), "nobody starts with what is left")
+	changed, err = d.Withdraw(t.Context(), 7)
+	require.NoError(t, err)
+	require.False(t, changed)
+	result, err := d.Switch(t.Context(), SwitchInput{Expect: 7, Values: west, Epoch: 8, By: "run-2"})
+	require.NoError(t, err)
+	require.True(t, result.Changed)
+}

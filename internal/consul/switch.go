@@ -87,6 +87,30 @@ func (d *Discovery) Switch(ctx context.Context, in SwitchInput) (SwitchResult, e
 	return SwitchResult{Before: before, After: after}, cause
 }
 
+// Withdraw takes away, in one transaction, what says where the cluster is, while the entry holds the epoch. epoch, switchedBy and
+// what stands under clients/ stay: a later Switch counts on from there. It may be repeated.
+//
+// fault.ErrStale, fault.ErrConflict (a key was changed meanwhile: repeat), fault.ErrUnclear (repeat).
+func (d *Discovery) Withdraw(ctx context.Context, epoch int64) (changed bool, err error) {
+	s, err := d.Read(ctx)
+	if err != nil {
+		return false, err
+	}
+	if err := d.sameEpoch(s, epoch); err != nil {
+		return false, err
+	}
+	ops := []op{unchanged(s, keyEpoch)}
+	for _, key := range slices.Sorted(maps.Keys(s.byKey())) {
+		if k, held := s.Keys[key]; held {
+			ops = append(ops, op{key, api.KVTxnOp{Verb: api.KVDeleteCAS, Index: k.ModifyIndex}})
+		}
+	}
+	if len(ops) == 1 {
+		return false, nil
+	}
+	return true, d.commit(ctx, d.doing("take away where the cluster is under"), ops)
+}
+
 func (in SwitchInput) done(s State) bool { return s.Epoch == in.Epoch && s.SwitchedBy == in.By }
 
 // refuse says why the switch must not be made from here.

@@ -2,12 +2,15 @@ package e2e_test
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	sdk "go.temporal.io/sdk/client"
 
+	"switchback/lab/ledger"
 	"switchback/lab/setup"
 	"switchback/lab/story"
 	"switchback/report"
@@ -107,8 +110,25 @@ func TestRecoveryByAppendBringsEveryRecordBackOnce(t *testing.T) {
 func TestRecoveryByDivertRewindAndReport(t *testing.T) {
 	s := up(t, treated(runbooks.Recovery{Default: "report", Topics: map[string]string{"orders.00": "divert", "orders.01": "rewind"}}))
 	p := s.afterADisaster(t)
-	run := p.recovers("three-ways", workflows.RecoverInput{})
+	for _, c := range p.Workload.Clients {
+		if c.Role == runbooks.RoleConsumer {
+			reader, err := s.ReaderSpec(p.Workload, c, "east", c.Name+"-reader", "orders.01")
+			require.NoError(t, err)
+			s.does(t, "start a reader that waits to be let in", func(ctx context.Context) error { return s.Start(ctx, reader) })
+		}
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			s.tell("billing-reader")
+		}
+	})
+	run := p.recovers("three-ways", workflows.RecoverInput{ReadFor: runbooks.Duration(time.Minute)})
 	out := p.ends(run, workflows.Completed)
+	for _, c := range p.Workload.Clients {
+		if c.Role == runbooks.RoleConsumer {
+			p.readThere(out, c)
+		}
+	}
 	d := p.accounted(out)
 	require.False(t, d.Finished, "what is left is kept")
 	ways := map[string]report.LaggedTopic{}
@@ -132,4 +152,36 @@ func TestRecoveryByDivertRewindAndReport(t *testing.T) {
 		}
 	}
 	require.WithinDuration(t, time.Now(), *now.Marked, time.Hour)
+}
+
+// readThere checks a reader on the cluster that was left: it has read each record that was rewound there once, and its group is
+// closed again.
+func (p *play) readThere(out workflows.Result, c setup.Client) {
+	p.t.Helper()
+	d := p.report(out).LaggedData
+	i := slices.IndexFunc(d.Topics, func(t report.LaggedTopic) bool { return t.Topic == "orders.01" })
+	l, err := ledger.Read(p.Dir)
+	require.NoError(p.t, err)
+	read := map[string]int{}
+	for _, seen := range l.Seen {
+		if seen.Instance == c.Name+"-reader" {
+			require.Equal(p.t, "east", seen.Cluster)
+			read[fmt.Sprintf("%s-%d/%d", seen.Topic, seen.Partition, seen.Offset)]++
+		}
+	}
+	require.Positive(p.t, d.Topics[i].Stranded)
+	require.Len(p.t, read, int(d.Topics[i].Stranded))
+	for at, times := range read {
+		require.Equal(p.t, 1, times, at)
+	}
+	require.Contains(p.t, p.report(out).Standing, fmt.Sprintf("of what was rewound on east, group %s has read %d of %d offsets", c.Group, len(read), len(read)))
+	require.Subset(p.t, p.denials("east"), p.fence(), "topics and groups are fenced as before")
+	entry, err := p.Lab.Discovery(p.Workload.Name)
+	require.NoError(p.t, err)
+	defer entry.Close()
+	state, err := entry.Read(p.t.Context())
+	require.NoError(p.t, err)
+	require.Equal(p.t, "west", state.Cluster)
+	require.Equal(p.t, "stop", state.Keys["recovery/east/clients/"+c.Name+"/desired"].Value)
+	require.NotContains(p.t, state.Keys, "recovery/east/bootstrap.servers")
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"switchback/activities"
 	"switchback/internal/secret"
 	"switchback/lab/servers"
 )
@@ -77,18 +78,26 @@ func (l *Lab) consulRules() map[string]string {
 	for _, w := range l.options.Workloads {
 		fmt.Fprintf(&worker, "key_prefix %q { policy = \"write\" }\n", Prefix(w.Name)+"/")
 		for _, c := range w.Clients {
-			own := Prefix(w.Name) + "/clients/" + c.Name
 			// An instance registers on the condition that no epoch of its client's own has appeared (P22, P35), and Consul
 			// wants write for a check that a key does not exist.
-			rules[c.Name] = fmt.Sprintf(`key_prefix %q { policy = "read" }
-key_prefix %q { policy = "write" }
-key %q { policy = "write" }
-session_prefix "" { policy = "write" }
-`, Prefix(w.Name)+"/", own+"/instances/", own+"/epoch")
+			rule := fmt.Sprintf("session_prefix \"\" { policy = \"write\" }\nkey_prefix %q { policy = \"read\" }\n", Prefix(w.Name)+"/")
+			for _, entry := range append([]string{""}, readings()...) {
+				own := Prefix(w.Name) + entry + "/clients/" + c.Name
+				rule += fmt.Sprintf("key_prefix %q { policy = \"write\" }\nkey %q { policy = \"write\" }\n", own+"/instances/", own+"/epoch")
+			}
+			rules[c.Name] = rule
 		}
 	}
 	rules[workerPart] = worker.String()
 	return rules
+}
+
+// readings are where, under a prefix, clients find a cluster that was left while they may read there.
+func readings() (entries []string) {
+	for _, cluster := range Clusters {
+		entries = append(entries, "/"+activities.ReadingPrefix+"/"+cluster)
+	}
+	return entries
 }
 
 func (l *Lab) provisionToken(ctx context.Context, consul *api.Client, part, rules string) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
 
+	"switchback/activities"
 	"switchback/internal/consul"
 	"switchback/lab/servers"
 	"switchback/lab/tree"
@@ -172,6 +174,37 @@ func (l *Lab) clientSpec(w Workload, c Client, instance string, rate int) tree.S
 	}
 }
 
+// ReaderSpec is an instance of a consumer that reads these topics on a cluster that the workload has left, while a recovery
+// lets its group in there.
+func (l *Lab) ReaderSpec(w Workload, c Client, cluster, instance string, topics ...string) (tree.Spec, error) {
+	if err := os.MkdirAll(l.path("clients", instance), 0o700); err != nil {
+		return tree.Spec{}, fmt.Errorf("make a folder for %s: %w", instance, err)
+	}
+	entry := Prefix(w.Name) + "/" + activities.ReadingPrefix + "/" + cluster
+	spec := l.clientSpec(w, c, instance, 0)
+	for i, arg := range spec.Args {
+		switch {
+		case arg == Prefix(w.Name):
+			spec.Args[i] = entry
+		case arg == strings.Join(w.TopicNames(), ","):
+			spec.Args[i] = strings.Join(topics, ",")
+		}
+	}
+	spec.Ready = func(ctx context.Context) error { // it waits there until somebody lets it in
+		d, err := l.discoveryAt(entry)
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		state, err := d.Read(ctx)
+		if _, ok := state.Clients[c.Name].Instances[instance]; err == nil && !ok {
+			err = fmt.Errorf("%s is not in Consul yet", instance)
+		}
+		return err
+	}
+	return spec, nil
+}
+
 // sampleClient is the lab's own client program.
 func (l *Lab) sampleClient(w Workload, c Client, instance string, rate int) []string {
 	command := []string{
@@ -213,7 +246,11 @@ func (l *Lab) registered(ctx context.Context, workload, client, instance string)
 
 // Discovery is the entry of a workload in Consul, with the token that may do everything. The caller closes it.
 func (l *Lab) Discovery(workload string) (*consul.Discovery, error) {
-	return consul.Open(consul.Config{Address: l.ConsulURL(), Token: l.consulToken("manager"), Prefix: Prefix(workload), TLS: consul.TLS{CAFile: l.CA()}})
+	return l.discoveryAt(Prefix(workload))
+}
+
+func (l *Lab) discoveryAt(prefix string) (*consul.Discovery, error) {
+	return consul.Open(consul.Config{Address: l.ConsulURL(), Token: l.consulToken("manager"), Prefix: prefix, TLS: consul.TLS{CAFile: l.CA()}})
 }
 
 func (l *Lab) process(name string) tree.Status {

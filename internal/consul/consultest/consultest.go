@@ -273,6 +273,9 @@ func (s *Server) txn(w http.ResponseWriter, r *http.Request) {
 		switch op.KV.Verb {
 		case "cas":
 			s.set(op.KV.Key, op.KV.Value, s.pairs[op.KV.Key].Session)
+		case "delete-cas":
+			s.index++
+			delete(s.pairs, op.KV.Key)
 		case "lock":
 			s.set(op.KV.Key, op.KV.Value, op.KV.Session)
 		}
@@ -287,7 +290,7 @@ func (s *Server) txn(w http.ResponseWriter, r *http.Request) {
 func (s *Server) judge(op txnOp) string {
 	p, exists := s.pairs[op.KV.Key]
 	switch op.KV.Verb {
-	case "cas":
+	case "cas", "delete-cas":
 		if exists != (op.KV.Index != 0) || p.ModifyIndex != op.KV.Index {
 			return fmt.Sprintf("failed to set key %q, index is stale", op.KV.Key)
 		}
