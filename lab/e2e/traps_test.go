@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	sdk "go.temporal.io/sdk/client"
@@ -17,6 +18,7 @@ import (
 	"switchback/lab/tree"
 	"switchback/replication"
 	"switchback/replication/mirrormaker"
+	"switchback/report"
 	"switchback/workflows"
 )
 
@@ -200,4 +202,60 @@ func TestP18_TheBoundaryIsFoundBehindAReplay(t *testing.T) {
 	has(sealed + 2)
 	settles(t, link, replication.MirrorActive)
 	require.Equal(t, sealed+2, ends(), "nothing is written once more")
+}
+
+// The principal that writes the mirror's records is a super user, whom no ACL holds. Nobody takes it for sealed: a plan,
+// which changes nothing, cannot find it out and says so; a run does, and with a source that has fallen silent it waits for
+// the connectors' stop, which it would not do behind a seal that can be trusted.
+func TestP10_ASuperUserMirrorIsWaitedFor(t *testing.T) {
+	s := onMirrors(t, func(o *setup.Options) {
+		o.EditBroker = func(broker *tree.Spec) error {
+			broker.Args = append(broker.Args, "--override", "super.users=User:ANONYMOUS;User:lab;User:mm2-data")
+			return nil
+		}
+	})
+	p, link := s.play(t, "orders"), s.mirrorMaker(t, mirrormaker.PolicyIdentity)
+	p.flows("east")
+	s.does(t, "the groups' offsets are mirrored", func(ctx context.Context) error { return p.HandedOver(ctx, "east", "west") })
+	waits := "the run waits until the connectors have stopped before it switches"
+	for _, kind := range []string{"planned", "unplanned"} {
+		goes, proven, found := p.plans(kind)
+		require.True(t, goes, found)
+		require.False(t, proven)
+		require.Contains(t, found, "warning seal: whether ACLs hold User:mm2-data (data) could not be found out: ")
+		require.Contains(t, found, waits)
+	}
+
+	thaw := s.freeze(t, "kafka-east") // connections stand and nothing answers
+	run := p.unplanned("no-seal", time.Now())
+	p.reaches(run, string(workflows.Approve))
+	status, err := p.Status(t.Context(), run.GetID())
+	require.NoError(t, err)
+	seal := slices.IndexFunc(status.Findings, func(f activities.Finding) bool { return f.Check == "seal" })
+	require.GreaterOrEqual(t, seal, 0)
+	require.Contains(t, status.Findings[seal].Means, "User:mm2-data (data) is a super user of west, whom no ACL holds: no seal is possible, and "+waits)
+	p.approved(run)
+	s.does(t, "hear that the stop is waited for", func(ctx context.Context) error {
+		_, err := p.Waits(ctx, run.GetID(), func(said string) bool { return strings.Contains(said, "mirrors to stop") })
+		return err
+	})
+	require.Contains(t, strings.Join(p.denials("west"), "\n"), "for User:mm2-data", "the seal stands, for what it is worth")
+	status, err = p.Status(t.Context(), run.GetID())
+	require.NoError(t, err)
+	require.Equal(t, string(workflows.FailOver), status.Phase)
+	entry, err := p.Lab.Discovery(p.Workload.Name)
+	require.NoError(t, err)
+	defer entry.Close()
+	state, err := entry.Read(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "east", state.Cluster, "nobody is sent to west while the mirror may write there")
+	thaw() // the connectors need a minute otherwise
+	out := p.ends(run, workflows.Completed)
+	settles(t, link, replication.MirrorStopped)
+	steps := p.report(out).Steps
+	at := slices.IndexFunc(steps, func(s report.Step) bool { return s.Name == string(workflows.FailOver) })
+	require.Contains(t, steps[at].Result, "a seal alone could not be trusted")
+	p.flows("west")
+	p.fencedOnce("east")
+	t.Log(p.wellAfter("west", out))
 }
