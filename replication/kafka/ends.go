@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -15,6 +16,10 @@ import (
 
 // How often partitions whose leader moved between metadata and the question are asked again.
 const lookAttempts = 4
+
+// How often partitions are asked that have a new leader: it gives no offset before its followers have fetched from it, which
+// takes as long as their fetches wait (replica.fetch.wait.max.ms, half a second).
+const electedAttempts = 8
 
 // Special timestamps of ListOffsets.
 const (
@@ -60,7 +65,7 @@ func (c *Cluster) Ends(ctx context.Context, topics []string) ([]replication.Ends
 	open := looks
 	for try := 0; ; try++ {
 		c.lookAt(ctx, open)
-		if open = movable(open); len(open) == 0 || try+1 == lookAttempts || !pause(ctx, try) || !c.findAgain(ctx, open) {
+		if open = movable(open); len(open) == 0 || try+1 >= attempts(open) || !pause(ctx, try) || !c.findAgain(ctx, open) {
 			break
 		}
 	}
@@ -90,6 +95,13 @@ func movable(looks []*look) []*look {
 		}
 	}
 	return again
+}
+
+func attempts(looks []*look) int {
+	if slices.ContainsFunc(looks, func(l *look) bool { return errors.Is(l.err, kerr.OffsetNotAvailable) }) {
+		return electedAttempts
+	}
+	return lookAttempts
 }
 
 // findAgain asks who leads now; false when metadata cannot be had.

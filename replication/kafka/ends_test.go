@@ -158,6 +158,17 @@ func TestEndsFollowsALeader(t *testing.T) {
 	require.Greater(t, moved[0].LeaderEpoch, ends[0].LeaderEpoch)
 }
 
+// A leader that was just elected gives no offset until its followers have fetched from it: that is waited for, and no reason
+// to say that the cluster is not ready.
+func TestEndsOfANewLeaderAreWaitedFor(t *testing.T) {
+	f := fake(t, kfake.SeedTopics(1, "a"))
+	elected := f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Topic: "a", Err: kerr.OffsetNotAvailable, Count: 3 * (lookAttempts + 1)})
+	ends, err := as(t, f, admin).Ends(short(t), []string{"a"})
+	require.NoError(t, err)
+	require.EqualValues(t, 0, ends[0].HighWatermark)
+	require.EqualValues(t, 3*(lookAttempts+1), elected.Hits(), "three questions a look")
+}
+
 func TestTopicsAndConfigs(t *testing.T) {
 	f := fake(t, kfake.SeedTopics(2, "orders", "other"))
 	c := as(t, f, admin)
