@@ -23,6 +23,7 @@ type activityInfo = activity.Info
 // fakeLink is a link as hard to live with as a real one: it accepts and does later, loses answers, hangs and refuses.
 type fakeLink struct {
 	busy    atomic.Bool // answers no question about mirrors
+	silent  bool        // does not say how it is: its worker stands still
 	w       *world
 	prefix  string
 	seals   bool // an ACL is its seal, and a stop can be taken back
@@ -75,7 +76,11 @@ func (l *fakeLink) describe() string {
 	return fmt.Sprintf("acls %v, groups held %v, topics held %v, %v", l.now.ACLs, slices.Sorted(maps.Keys(l.groups)), slices.Sorted(maps.Keys(l.topics)), states)
 }
 
-func (l *fakeLink) Status(context.Context) (replication.LinkStatus, error) {
+func (l *fakeLink) Status(ctx context.Context) (replication.LinkStatus, error) {
+	if l.silent {
+		<-ctx.Done()
+		return replication.LinkStatus{}, ctx.Err()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.statusNo > 0 {

@@ -189,8 +189,9 @@ func TestP09_AnOpenTransactionOfAStoppedClientIsEnded(t *testing.T) {
 	require.Equal(t, ends[0].HighWatermark, ends[0].LastStable)
 }
 
-// The time for writes of an attempt may be over before a transaction turns up: then the next attempt ends it.
-func TestP09_ALateTransactionIsEndedByTheNextAttempt(t *testing.T) {
+// The time for writes of an attempt may be over before a transaction turns up: it is ended all the same, while the run holds
+// its epoch.
+func TestP09_ALateTransactionIsEnded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	cl := w.raw("east", admin, kgo.TransactionalID("ship"))
@@ -205,8 +206,21 @@ func TestP09_ALateTransactionIsEndedByTheNextAttempt(t *testing.T) {
 	}
 	out, err := attempts[QuiesceResult](w, (*Logs)(nil).Quiesce, w.waitInput(soon()))
 	require.NoError(t, err)
-	require.EqualValues(t, 2, out.Attempt)
 	require.Equal(t, []string{"ship"}, out.EndedTransactions)
+}
+
+// A transaction that nobody may end is waited for as long as there is time, and named then.
+func TestP09_ATransactionThatNobodyMayEndIsNamed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cl := w.raw("east", admin, kgo.TransactionalID("ship"))
+	require.NoError(t, cl.BeginTransaction())
+	require.NoError(t, cl.ProduceSync(context.Background(), &kgo.Record{Topic: "orders", Value: []byte("v")}).FirstErr())
+	w.before["east.EndTransactions"] = func(context.Context) error { return fault.ErrDenied }
+	_, err := attempts[QuiesceResult](w, (*Logs)(nil).Quiesce, w.waitInput(time.Now().Add(WriteDeadline+2*time.Second)))
+	require.Equal(t, TypeStillWriting, typeOf(err))
+	require.ErrorContains(t, err, "a transaction is open since offset 0")
+	require.ErrorContains(t, err, "transactional id ship")
 }
 
 func TestDrainComparesBothClusters(t *testing.T) {

@@ -46,7 +46,11 @@ func (a *Logs) Settle(ctx context.Context, in WaitInput) (out QuiesceResult, err
 			return true, "", nil
 		}
 		killpoint.Reach("Settle/middle")
-		names, err := endBrought(ctx, r, held, limit)
+		var names []string
+		wctx, err := a.again(ctx, in.Guard)
+		if err == nil {
+			names, err = endBrought(wctx, r, held, limit)
+		}
 		for _, n := range names {
 			ended[n] = true
 		}

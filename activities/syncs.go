@@ -50,6 +50,9 @@ func (a *Syncs) Suspend(ctx context.Context, in SyncsInput) (out SyncsResult, er
 		return out, err
 	}
 	defer r.close()
+	if in.Route.SourceLost && heldByACLs(r.link) { // in a disaster nobody waits for Kafka Connect, and ACLs need no word of its own
+		return out, denySyncs(ctx, r, in, &out)
+	}
 	status, err := r.link.Status(ctx)
 	if err != nil {
 		return out, wrap("read the link", err)
@@ -85,7 +88,7 @@ func (a *Syncs) Suspend(ctx context.Context, in SyncsInput) (out SyncsResult, er
 			out.Others = append(out.Others, t)
 		}
 	}
-	if len(r.link.Denials(replication.DenySyncs, nil)) > 0 {
+	if heldByACLs(r.link) {
 		out.Text = fmt.Sprintf("link %s is denied to copy ACLs and to create topics on %s, as each broker says itself", status.Name, in.Route.To.Name)
 		return out, nil
 	}
@@ -97,10 +100,32 @@ func (a *Syncs) Suspend(ctx context.Context, in SyncsInput) (out SyncsResult, er
 // quietAfter is how long a cycle that had begun before the suspension may still write. Where ACLs take the link the right,
 // the brokers refuse the rest of it: only what is under way passes.
 func quietAfter(link replication.Link, before replication.Syncs) time.Duration {
-	if len(link.Denials(replication.DenySyncs, nil)) > 0 {
+	if heldByACLs(link) {
 		return cycleGrace
 	}
 	return longestCycle(before)
+}
+
+// heldByACLs says whether it is ACLs that take the link the right to sync.
+func heldByACLs(link replication.Link) bool {
+	return len(link.Denials(replication.DenySyncs, nil)) > 0
+}
+
+// denySyncs takes a link the right to sync without asking it anything. Nothing is recorded but the ACLs: there is no setting to
+// be put back.
+func denySyncs(ctx context.Context, r *route, in SyncsInput, out *SyncsResult) error {
+	wctx, cancel, err := writing(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	killpoint.Reach("Suspend/middle")
+	if err := deny(wctx, r, in.Guard.Run, replication.DenySyncs, nil); err != nil {
+		return err
+	}
+	out.Changed, out.QuietAt = true, time.Now().Add(cycleGrace)
+	out.Text = fmt.Sprintf("the mirror is denied to copy ACLs and to create topics on %s, as each broker says itself", in.Route.To.Name)
+	return nil
 }
 
 // longestCycle is how long a cycle that had begun before the suspension may still write. Where the backend does not say

@@ -109,6 +109,20 @@ func TestP34_QuietAt(t *testing.T) {
 	}
 }
 
+// In a disaster the workers of Kafka Connect may stand still as well: what ACLs hold is held without a word from them.
+func TestP34_ADisasterWaitsForNoWordOfALinkThatACLsHold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.link.seals, w.link.silent = true, true
+	lost := w.route()
+	lost.SourceLost = true
+	out, err := run[SyncsResult](w, (*Syncs)(nil).Suspend, SyncsInput{Guard: w.guard(), Route: lost})
+	require.NoError(t, err)
+	require.True(t, out.Changed)
+	require.Equal(t, w.link.Denials(replication.DenySyncs, nil), w.ownedOn("west"))
+	require.NotEmpty(t, w.denies("west"))
+}
+
 // A link that was just made may say that there is none: a step of a run is not given up for that.
 func TestALinkThatIsNotFound(t *testing.T) {
 	t.Parallel()
