@@ -276,6 +276,7 @@ func (b *failback) turnRound(ctx workflow.Context, until time.Time) (string, err
 func (b *failback) mirrorAgain(ctx workflow.Context, until time.Time) (string, error) {
 	in := b.turn(ctx, until, false)
 	to := in.Route.To.Name
+	b.begun = true
 	if err := b.holdLinkOf(ctx, until); err != nil {
 		return "", err
 	}
