@@ -68,6 +68,10 @@ type SuspendedSyncs struct {
 	Held   replication.Suspension `json:"held"`
 	// QuietAt is when no cycle can be under way any more that began before a group was added to Held; zero when none was.
 	QuietAt time.Time `json:"quietAt,omitzero"`
+	// To is the cluster that the link leads to, and Restored whether its ACL sync, which is everybody's, was put back since: until
+	// then Before.ACLs is what counts for whoever suspends the same link besides.
+	To       string `json:"to,omitempty"`
+	Restored bool   `json:"restored,omitempty"`
 }
 
 // records reads and writes what a run remembers, on both clusters. The target's copy is the one that is read: it is

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"switchback/internal/fault"
@@ -62,7 +63,10 @@ func (a *Syncs) Suspend(ctx context.Context, in SyncsInput) (out SyncsResult, er
 	var kept SuspendedSyncs
 	switch err := r.records.get(ctx, key, &kept); {
 	case errors.Is(err, fault.ErrNotFound):
-		kept = SuspendedSyncs{Before: status.Syncs, Held: replication.Suspension{Topics: scope.TopicNames(), Groups: scope.Groups}}
+		kept = SuspendedSyncs{Before: status.Syncs, Held: replication.Suspension{Topics: scope.TopicNames(), Groups: scope.Groups}, To: in.Route.To.Name}
+		if err := asBefore(ctx, r.records, status.Name, &kept); err != nil {
+			return out, err
+		}
 	case err != nil:
 		return out, err
 	}
@@ -149,7 +153,66 @@ func longestCycle(s replication.Syncs) time.Duration {
 	return longest + cycleGrace
 }
 
-// Restore puts back what was recorded. What was never suspended is left alone.
+// unrestored are the suspensions of a link whose ACL sync nobody has put back, by their keys.
+func unrestored(ctx context.Context, rec records, link, to string) (map[string]SuspendedSyncs, error) {
+	prefix := syncsKey(link, "")
+	all, err := rec.to.Load(ctx, prefix)
+	if err != nil {
+		return nil, wrap("read what runs have suspended of link "+link, err)
+	}
+	open := map[string]SuspendedSyncs{}
+	for key := range all {
+		s, err := one[SuspendedSyncs](loaded(all), key)
+		if err != nil {
+			return nil, err
+		}
+		if s.To == to && !s.Restored {
+			open[key] = s
+		}
+	}
+	return open, nil
+}
+
+// asBefore lets ACL sync that another run has turned off, and not put back yet, count as that run found it: the last one to come
+// back puts it back (P3).
+func asBefore(ctx context.Context, rec records, link string, kept *SuspendedSyncs) error {
+	if kept.Before.ACLs.Enabled {
+		return nil
+	}
+	open, err := unrestored(ctx, rec, link, kept.To)
+	if err != nil {
+		return err
+	}
+	for _, other := range open {
+		if other.Before.ACLs.Enabled {
+			kept.Before.ACLs = other.Before.ACLs
+		}
+	}
+	return nil
+}
+
+// fencedBesides names the runbooks, this one apart, of which ACLs stand: ACL sync would copy those to where their clients are (P5).
+func fencedBesides(ctx context.Context, rec records, runbook string) (names []string, err error) {
+	all, err := rec.to.Load(ctx, "acls/")
+	if err != nil {
+		return nil, wrap("read what stands of other runbooks", err)
+	}
+	for key := range all {
+		owned, err := one[OwnedACLs](loaded(all), key)
+		if err != nil {
+			return nil, err
+		}
+		name, _, _ := strings.Cut(strings.TrimPrefix(key, "acls/"), "/")
+		if len(owned.ACLs) > 0 && name != runbook && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// Restore puts back what was recorded. What was never suspended is left alone, and ACL sync stays off while a fence of another
+// runbook stands (P5).
 func (a *Syncs) Restore(ctx context.Context, in SyncsInput) (out SyncsResult, err error) {
 	ctx, out.Acted = begin(ctx)
 	r, err := a.opened(ctx, in.Guard, in.Route)
@@ -173,21 +236,44 @@ func (a *Syncs) Restore(ctx context.Context, in SyncsInput) (out SyncsResult, er
 	case err != nil:
 		return out, err
 	}
+	others, err := fencedBesides(ctx, r.records, in.Guard.Run.Runbook)
+	if err != nil {
+		return out, err
+	}
+	keepOff := in.KeepACLsOff || len(others) > 0
+	open, err := unrestored(ctx, r.records, status.Name, in.Route.To.Name)
+	if err != nil {
+		return out, err
+	}
 	wctx, cancel, err := writing(ctx)
 	if err != nil {
 		return out, err
 	}
 	defer cancel()
 	killpoint.Reach("Restore/middle")
-	if err := r.link.RestoreSyncs(wctx, kept.Before, kept.Held, in.KeepACLsOff); err != nil {
+	if err := r.link.RestoreSyncs(wctx, kept.Before, kept.Held, keepOff); err != nil {
 		return out, wrap("restore the syncs of link "+status.Name, err)
+	}
+	if !keepOff && len(open) > 0 {
+		put := map[string]any{}
+		for key, s := range open {
+			s.Restored = true
+			put[key] = s
+		}
+		if err := r.records.put(wctx, put); err != nil {
+			return out, err
+		}
 	}
 	out.Changed = true
 	out.Text = fmt.Sprintf("link %s: offset sync %s, auto-create %s, ACL sync %s",
 		status.Name, onOff(kept.Before.Offsets), onOff(kept.Before.Topics), onOff(kept.Before.ACLs))
-	if in.KeepACLsOff && kept.Before.ACLs.Enabled {
-		out.Text = fmt.Sprintf("link %s: offset sync %s, auto-create %s; ACL sync stays off while the fence stands, because it would copy the fence",
-			status.Name, onOff(kept.Before.Offsets), onOff(kept.Before.Topics))
+	if keepOff && kept.Before.ACLs.Enabled {
+		fence := "the fence stands"
+		if len(others) > 0 {
+			fence = "a fence of " + firstFew(others) + " stands"
+		}
+		out.Text = fmt.Sprintf("link %s: offset sync %s, auto-create %s; ACL sync stays off while %s, because it would copy the fence",
+			status.Name, onOff(kept.Before.Offsets), onOff(kept.Before.Topics), fence)
 	}
 	return out, nil
 }

@@ -84,6 +84,46 @@ func TestP05_ACLSyncStaysOffWhileAFenceStands(t *testing.T) {
 	require.Contains(t, w.link.describe(), "groups held [], topics held []")
 }
 
+// Two workloads leave over one link. Who comes back first leaves ACL sync off, because the other one's fence would be copied to where
+// its clients are; who comes back last puts it back as it was before either left.
+func TestP05_ACLSyncStaysOffWhileAFenceOfAnotherWorkloadStands(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	before := w.link.describe()
+	_, err := w.suspend()
+	require.NoError(t, err)
+	other := SyncsInput{Guard: w.guard(), Route: w.route()}
+	leaves := func(id string) {
+		other.Guard.Run = Run{Runbook: "returns", WorkflowID: "planned-returns", FirstRunID: id}
+		require.NoError(t, w.recordsNow().putScope(t.Context(), other.Guard.Run.ID(), Scope{Topics: []replication.Topic{{Name: "returns", Partitions: 1}}}))
+	}
+	leaves("r2")
+	_, err = run[SyncsResult](w, (*Syncs)(nil).Suspend, other)
+	require.NoError(t, err)
+	stands := func(runbook string, acls []replication.ACL) {
+		require.NoError(t, w.recordsNow().put(t.Context(), map[string]any{aclsKey(runbook, "east"): OwnedACLs{Run: "r", ACLs: acls}}))
+	}
+	fence := replication.TopicFence([]string{"returns"})
+	stands("returns", fence)
+	stands("orders", nil)
+	out, err := w.restore(false)
+	require.NoError(t, err)
+	require.Contains(t, out.Text, "ACL sync stays off while a fence of returns stands")
+	require.Contains(t, w.link.describe(), "acls {false")
+	stands("returns", nil)
+	_, err = run[SyncsResult](w, (*Syncs)(nil).Restore, other)
+	require.NoError(t, err)
+	require.Equal(t, before, w.link.describe())
+
+	w.link.now.ACLs = replication.Sync{} // its owner turns it off for good: that counts from now on
+	leaves("r3")
+	_, err = run[SyncsResult](w, (*Syncs)(nil).Suspend, other)
+	require.NoError(t, err)
+	_, err = run[SyncsResult](w, (*Syncs)(nil).Restore, other)
+	require.NoError(t, err)
+	require.Contains(t, w.link.describe(), "acls {false")
+}
+
 func TestP34_QuietAt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -61,8 +62,9 @@ func (r *runner) copyLoop() {
 	for r.ctx.Err() == nil {
 		rest := millis(r.s.cfg.Timings.EngineRestMillis)
 		flows := r.flows()
+		// Whatever happens to topics that are no mirrors meanwhile, such as being cut back, it is looked at anew.
+		maps.DeleteFunc(r.next, func(p tp, _ int64) bool { _, ok := flows[p.topic]; return !ok })
 		if len(flows) == 0 {
-			r.next = nil // whatever happens to the topics meanwhile, it is looked at anew
 			rest = time.Second
 		} else if err := r.copyOnce(flows); err != nil && r.ctx.Err() == nil {
 			r.s.log.Debug("copying interrupted", "link", r.l.Name, "error", err)

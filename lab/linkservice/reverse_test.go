@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"switchback/lab/kafka"
 )
 
 const linkBack = "/kafka/v3/clusters/lkc-east/links/east-west"
@@ -74,5 +76,32 @@ func TestTruncateAndRestore(t *testing.T) {
 	}
 	if got := l.committed(l.east, "billing", "orders"); got != 4 {
 		t.Errorf("offset of a group after the restore: %d, want 4", got)
+	}
+}
+
+// A topic leaves and comes back while another one of the same link flows on: where it goes on is looked at anew.
+func TestRestoreBesideAMirrorThatFlows(t *testing.T) {
+	l := newLab(t, nil)
+	l.topic(l.east, "orders", 1)
+	l.topic(l.east, "others", 1)
+	l.bidirectional()
+	l.mirror("orders")
+	l.mirror("others")
+	l.write(l.east, "orders", 0, "a", "b", "c")
+	l.until("mirrored", func() bool { return l.end(l.west, "orders", 0) == 3 })
+	for _, way := range []struct {
+		from, to string
+		cluster  *kafka.Server
+	}{{link1, linkBack, l.west}, {linkBack, link1, l.east}} {
+		l.awaitStatus(way.from, "orders", "ACTIVE")
+		l.accepted(way.from, "failover", "orders")
+		l.awaitStatus(way.from, "orders", "STOPPED")
+		l.write(way.cluster, "orders", 0, "of "+way.from)
+		l.accepted(way.to, "truncate-and-restore", "orders")
+		l.awaitStatus(way.to, "orders", "ACTIVE")
+		l.awaitStatus(link1, "others", "ACTIVE")
+	}
+	if diff := cmp.Diff(l.read(l.east, "orders", 0, 5), l.read(l.west, "orders", 0, 5)); diff != "" {
+		t.Errorf("differs (-east +west):\n%s", diff)
 	}
 }
