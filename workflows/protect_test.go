@@ -311,11 +311,16 @@ func TestProtectFailingAtEachActivity(t *testing.T) {
 }
 
 func TestProtectCancelledAtEachActivity(t *testing.T) {
-	for _, at := range []string{"Snapshot", "Read", "Entity", "Differences", "Acquire", "Mend"} {
+	for _, at := range []string{"Snapshot", "Read", "Entity", "Differences", "Acquire", "Mend", "Release"} {
 		t.Run(at, func(t *testing.T) {
 			s := newStanding(t, paused)
 			s.cancelAt = at
 			_, _, err := s.protect(t, workflows.ProtectRequest{Runbook: "orders"})
+			if at == "Release" {
+				require.NoError(t, err, "all was done")
+				require.True(t, s.released[len(s.released)-1].Protected)
+				return
+			}
 			require.Error(t, err, "a cancelled run did not do what it should")
 			for _, r := range s.released {
 				require.False(t, r.Protected)

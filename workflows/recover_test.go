@@ -3,6 +3,7 @@ package workflows_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"testing"
 	"time"
 
@@ -196,44 +197,53 @@ func TestRecoveryInOrder(t *testing.T) {
 	require.Contains(t, r.Markdown(), "What became of it")
 }
 
-// failing at each activity: before the copy nothing was done, and the run fails; from the copy on it parks, and a retry ends
-// it well.
+// failing at each activity, before it acted and after it acted with the answer lost for good: before the copy nothing was done, and the
+// run fails; from the copy on it parks, and a retry ends it well.
 func TestRecoveryFailingAtEachStep(t *testing.T) {
 	for _, tc := range []struct {
 		activity, outcome string
 		copied            int64
+		acts              bool
 	}{
-		{"Snapshot", workflows.FailedRun, 0},
-		{"Read", workflows.FailedRun, 0},
-		{"Acquire", workflows.FailedRun, 0},
-		{"Entity", workflows.FailedRun, 0},
-		{"PlanRecovery", workflows.FailedRun, 0},
-		{"PrepareRecovery", workflows.Completed, strandedOffsets},
-		{"CopyTails", workflows.Completed, strandedOffsets},
-		{"RewindGroups", workflows.Completed, strandedOffsets},
-		{"Account", workflows.Completed, strandedOffsets},
-		{"Write", workflows.Completed, strandedOffsets},
-		{"Release", workflows.Completed, strandedOffsets},
+		{"Snapshot", workflows.FailedRun, 0, false},
+		{"Read", workflows.FailedRun, 0, false},
+		{"Acquire", workflows.FailedRun, 0, true},
+		{"Entity", workflows.FailedRun, 0, false},
+		{"PlanRecovery", workflows.FailedRun, 0, false},
+		{"PrepareRecovery", workflows.Completed, strandedOffsets, false},
+		{"CopyTails", workflows.Completed, strandedOffsets, true},
+		{"RewindGroups", workflows.Completed, strandedOffsets, true},
+		{"Account", workflows.Completed, strandedOffsets, true},
+		{"Write", workflows.Completed, strandedOffsets, true},
+		{"Release", workflows.Completed, strandedOffsets, true},
 	} {
-		t.Run(tc.activity, func(t *testing.T) {
-			p, s := newRecovery(t)
-			broken := final(activities.TypeInvalid, "it broke")
-			p.fail[tc.activity] = []error{broken}
-			p.tell(30*time.Minute, workflows.UpdateRetry, by("alice"))
-			p.tell(31*time.Minute, workflows.UpdateRetry, by("alice"))
-			out, err := p.bring(t, bringBack)
-			require.Equal(t, tc.copied, s.all())
-			if tc.outcome == workflows.FailedRun {
-				require.ErrorContains(t, err, "it broke")
-				require.Empty(t, p.holder)
-				return
+		for _, after := range []bool{false, true} {
+			if after && !tc.acts {
+				continue // before is the same
 			}
-			require.NoError(t, err)
-			require.Equal(t, tc.outcome, out.Outcome, out.Sentence)
-			if tc.activity != "CopyTails" { // the other shard got on meanwhile, so the copies were simply started again
-				require.Contains(t, p.answers[0], "retry", "it did not park")
-			}
-		})
+			t.Run(fmt.Sprintf("%s after it acted %v", tc.activity, after), func(t *testing.T) {
+				p, s := newRecovery(t)
+				list := p.fail
+				if after {
+					list = p.failAfter
+				}
+				list[tc.activity] = []error{final(activities.TypeInvalid, "it broke")}
+				p.tell(30*time.Minute, workflows.UpdateRetry, by("alice"))
+				p.tell(31*time.Minute, workflows.UpdateRetry, by("alice"))
+				out, err := p.bring(t, bringBack)
+				require.Equal(t, tc.copied, s.all())
+				if tc.outcome == workflows.FailedRun {
+					require.ErrorContains(t, err, "it broke")
+					require.Empty(t, p.holder)
+					return
+				}
+				require.NoError(t, err)
+				require.Equal(t, tc.outcome, out.Outcome, out.Sentence)
+				if tc.activity != "CopyTails" { // the other shard got on meanwhile, so the copies were simply started again
+					require.Contains(t, p.answers[0], "retry", "it did not park")
+				}
+			})
+		}
 	}
 }
 
@@ -250,31 +260,50 @@ func TestASkippedCopyLeavesTheRest(t *testing.T) {
 	require.Contains(t, out.Sentence, "what is left is kept on east")
 }
 
-// Aborting at each step ends the run there; what was recovered stays, and the report has the account.
-func TestRecoveryAbortedAtEachStep(t *testing.T) {
-	for _, tc := range []struct {
-		activity string
-		account  bool
-	}{{"PlanRecovery", false}, {"PrepareRecovery", false}, {"CopyTails", true}, {"RewindGroups", true}, {"Account", true}} {
-		t.Run(tc.activity, func(t *testing.T) {
-			p, s := newRecovery(t)
-			if tc.activity == "CopyTails" {
-				s.blocks = 1
-			}
-			p.hook = p.once(tc.activity, func() { p.give(workflows.UpdateAbort, by("alice")) })
-			out, err := p.bring(t, bringBack)
-			require.NoError(t, err)
-			require.Equal(t, workflows.Aborted, out.Outcome, out.Sentence)
-			require.False(t, p.fenced)
-			for _, a := range s.accounts[max(0, len(s.accounts)-1):] {
-				require.False(t, a.Final, "an aborted run ends nothing")
-			}
-			r := p.lastReport(t)
-			require.Equal(t, tc.account, r.LaggedData != nil && r.LaggedData.Settled)
-			if tc.account {
-				require.Contains(t, out.Sentence, "what was recovered stays")
-			}
-		})
+// Stopping at each step, by abort or by cancelling the workflow, ends the run there; what was recovered stays, and the report has the
+// account. Behind the account there is nothing to stop.
+func TestRecoveryStoppedAtEachStep(t *testing.T) {
+	for _, how := range []string{"cancel", workflows.UpdateAbort} {
+		for _, tc := range []struct {
+			activity, outcome string
+			account           bool
+			copied            int64
+		}{
+			{"Snapshot", workflows.Aborted, false, 0}, {"Read", workflows.Aborted, false, 0}, {"Acquire", workflows.Aborted, false, 0}, {"Entity", workflows.Aborted, false, 0},
+			{"PlanRecovery", workflows.Aborted, false, 0}, {"PrepareRecovery", workflows.Aborted, false, 0}, {"CopyTails", workflows.Aborted, true, strandedOffsets},
+			{"RewindGroups", workflows.Aborted, true, strandedOffsets}, {"Account", workflows.Aborted, true, strandedOffsets},
+			{"Write", workflows.Completed, true, strandedOffsets}, {"Release", workflows.Completed, true, strandedOffsets},
+		} {
+			t.Run(how+"/"+tc.activity, func(t *testing.T) {
+				p, s := newRecovery(t)
+				if tc.activity == "CopyTails" {
+					s.blocks = 1
+				}
+				p.hook = p.once(tc.activity, func() { p.halt(how) })
+				out, err := p.bring(t, bringBack)
+				require.NoError(t, err)
+				require.Equal(t, tc.outcome, out.Outcome, out.Sentence)
+				if require.Equal(t, tc.copied > 0, s.all() > 0); tc.activity == "CopyTails" {
+					require.Less(t, s.all(), tc.copied, "one shard was stopped, the other one maybe not begun")
+				} else {
+					require.Equal(t, tc.copied, s.all())
+				}
+				require.Equal(t, "west@8", fmt.Sprintf("%s@%d", p.cluster, p.epoch), "the workload stays where it is")
+				require.False(t, p.fenced)
+				for _, a := range s.accounts[max(0, len(s.accounts)-1):] {
+					require.Equal(t, tc.outcome == workflows.Completed, a.Final, "an aborted run ends nothing")
+				}
+				if len(p.reports) == 0 {
+					require.Contains(t, []string{"Snapshot", "Read"}, tc.activity, "it knew its way, and is reported")
+					return
+				}
+				r := p.lastReport(t)
+				require.Equal(t, tc.account, r.LaggedData != nil && r.LaggedData.Settled)
+				if tc.account && tc.outcome == workflows.Aborted {
+					require.Contains(t, out.Sentence, "what was recovered stays")
+				}
+			})
+		}
 	}
 }
 

@@ -86,7 +86,7 @@ func take(t *testing.T, n int) (*bench, []setup.Workload) {
 	}
 	if b == nil {
 		var err error
-		if b, err = newBench(t.Context()); err != nil {
+		if b, err = newBench(t.Context(), perBench); err != nil {
 			give(nil)
 			require.NoError(t, err, "start a lab")
 		}
@@ -100,7 +100,7 @@ func take(t *testing.T, n int) (*bench, []setup.Workload) {
 	return b, w
 }
 
-func newBench(ctx context.Context) (*bench, error) {
+func newBench(ctx context.Context, workloads int, changes ...func(*setup.Options)) (*bench, error) {
 	root, err := os.MkdirTemp("", "switchback-crash-")
 	if err != nil {
 		return nil, err
@@ -109,7 +109,7 @@ func newBench(ctx context.Context) (*bench, error) {
 	if err := os.Mkdir(b.orders, 0o700); err != nil {
 		return nil, err
 	}
-	for i := range perBench {
+	for i := range workloads {
 		w := small(fmt.Sprintf("w%02d", i+1))
 		b.unused = append(b.unused, w)
 		if err := os.MkdirAll(b.ledger(w), 0o700); err != nil {
@@ -120,6 +120,9 @@ func newBench(ctx context.Context) (*bench, error) {
 		Dir: filepath.Join(root, "lab"), Program: os.Args[0], Brokers: 1, Workloads: b.unused,
 		WorkerTags: []string{"killpoints"}, WorkerEnv: []string{"SWITCHBACK_KILLPOINTS=" + b.orders},
 		EditRunbook: patient, ClientCommand: b.client,
+	}
+	for _, change := range changes {
+		change(&o)
 	}
 	b.Lab, err = setup.Up(ctx, o)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -57,7 +58,21 @@ const (
 	unplanned page = "unplanned, the old cluster answers"
 	forsaken  page = "unplanned, the old cluster is dead"
 	mirrored  page = "unplanned, the old cluster is dead, MirrorMaker 2"
+
+	// These are played by travel.
+	recovering page = "recovery"
+	comingBack page = "failback after a planned failover"
+	restored   page = "failback after a disaster, truncate and restore"
+	rebuilt    page = "failback after a disaster, delete and mirror"
+	staying    page = "fail-forward"
+	protecting page = "protect"
 )
+
+// pages are in the order of the table.
+var pages = []page{planned, unplanned, forsaken, mirrored, recovering, comingBack, restored, rebuilt, staying, protecting}
+
+// journey says whether a run of the page is no failover: nobody is switched, or by a run of its own within it.
+func (p page) journey() bool { return slices.Index(pages, p) >= slices.Index(pages, recovering) }
 
 // play is a scenario on its way.
 type play struct {
@@ -254,6 +269,10 @@ func (p *play) describe(ctx context.Context) {
 		status, err := p.Status(ctx, p.run.GetID())
 		raw, _ := json.MarshalIndent(status, "", " ")
 		p.t.Logf("the run: %v\n%s", err, raw)
+		now, err := p.Temporal.DescribeWorkflowExecution(ctx, p.run.GetID(), "")
+		for _, a := range now.GetPendingActivities() {
+			p.t.Logf("activity %s, attempt %d, says %v; its last failure: %s (%v)", a.GetActivityType().GetName(), a.GetAttempt(), a.GetHeartbeatDetails(), a.GetLastFailure().GetMessage(), err)
+		}
 	}
 	p.t.Log(p.bench.logs("worker", "link", p.Workload.Name))
 }

@@ -97,7 +97,7 @@ func (r *table) keep() error {
 // print writes a table for each page.
 func (r *table) print(w io.Writer) {
 	slices.SortFunc(r.lines, func(a, b *line) int { return cmp.Or(cmp.Compare(a.page, b.page), cmp.Compare(a.test, b.test)) })
-	for _, p := range []page{planned, unplanned, forsaken, mirrored} {
+	for _, p := range pages {
 		r.printPage(w, p)
 	}
 }
@@ -108,7 +108,10 @@ func (r *table) printPage(w io.Writer, p page) {
 		return
 	}
 	head, measured := "planned", "switch window"
-	if p != planned {
+	switch {
+	case p.journey():
+		head, measured = string(p), "the whole run"
+	case p != planned:
 		head, measured = string(p), "decision to ack"
 	}
 	fmt.Fprintf(w, "\n%-72s %-26s %-32s %-12s %-16s %s\n", head, "crash at", "the run was at", "outcome", measured, "cost")
@@ -123,7 +126,9 @@ func (r *table) printPage(w io.Writer, p page) {
 		}
 		fmt.Fprintln(w, strings.TrimRight(text, " "))
 	}
-	fmt.Fprint(w, r.worst(lines, measured))
+	if !p.journey() { // each of those was killed many times
+		fmt.Fprint(w, r.worst(lines, measured))
+	}
 }
 
 // worst says what a worker's death cost at most, from the clients' own ledgers.

@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
-	"switchback/lab/ledger"
 	"switchback/lab/setup"
-	"switchback/report"
 )
 
 // Roundtrip kills the active cluster with records that nobody else has, moves the workload away, brings the dead cluster
@@ -78,7 +75,7 @@ func (s *stage) whole(ctx context.Context, id string, settled error) error {
 	if err != nil {
 		return err
 	}
-	round, err := s.brought(ctx, result.Report)
+	round, err := s.story.Brought(ctx, "east", result.Report)
 	if err != nil {
 		return err
 	}
@@ -87,30 +84,4 @@ func (s *stage) whole(ctx context.Context, id string, settled error) error {
 		return err
 	}
 	return errors.Join(settled, s.shown(v, result))
-}
-
-// brought is what was stranded, and what the report of the recovery says of it.
-func (s *stage) brought(ctx context.Context, path string) (r ledger.Roundtrip, err error) {
-	fenced, err := s.story.Fenced(ctx, "east")
-	if err != nil {
-		return r, err
-	}
-	r.Stranded = fenced.Loss.AtLeast
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return r, err
-	}
-	home, err := report.Parse(raw)
-	if err != nil || len(home.Parts) == 0 {
-		return r, errors.Join(err, errors.New("the report names no recovery"))
-	}
-	if raw, err = os.ReadFile(home.Parts[0].Report); err != nil {
-		return r, err
-	}
-	recovery, err := report.Parse(raw)
-	if err != nil || recovery.LaggedData == nil {
-		return r, errors.Join(err, errors.New("the recovery has no account"))
-	}
-	r.Recovered = recovery.LaggedData.Total.Recovered
-	return r, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"go.temporal.io/sdk/client"
@@ -32,6 +33,46 @@ func (s *Story) ApproveRecovery(ctx context.Context, id string) error {
 	}
 	_, err = s.Order(ctx, id, workflows.UpdateApprove, workflows.Order{By: setup.Approvers[0], Reason: "exercise"})
 	return err
+}
+
+// Brought is what a way home had to bring: what was stranded when the cluster that was lost was fenced, and what the report of the
+// recovery says that came back, which may be that of a way home with a recovery in it.
+func (s *Story) Brought(ctx context.Context, lost, path string) (r ledger.Roundtrip, err error) {
+	fenced, err := s.Fenced(ctx, lost)
+	if err != nil {
+		return r, err
+	}
+	r.Stranded = fenced.Loss.AtLeast
+	parsed, err := parsed(path)
+	if err == nil && parsed.LaggedData == nil && len(parsed.Parts) > 0 {
+		parsed, err = s.part(parsed, report.KindRecovery)
+	}
+	if err != nil {
+		return r, err
+	}
+	if parsed.LaggedData == nil {
+		return r, fmt.Errorf("report %s has no account of a recovery", path)
+	}
+	r.Recovered = parsed.LaggedData.Total.Recovered
+	return r, nil
+}
+
+// part is the first report of its kind among those of the runs within a run.
+func (s *Story) part(of report.Report, kind string) (report.Report, error) {
+	for _, part := range of.Parts {
+		if r, err := parsed(part.Report); err != nil || r.Kind == kind {
+			return r, err
+		}
+	}
+	return report.Report{}, fmt.Errorf("the report of %s names no %s", of.Run, kind)
+}
+
+func parsed(path string) (report.Report, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return report.Report{}, err
+	}
+	return report.Parse(raw)
 }
 
 // withDiverted adds what lies in <topic>.recovered to a log.

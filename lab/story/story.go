@@ -14,6 +14,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 
@@ -319,6 +320,55 @@ func (s *Story) Missing(ctx context.Context, cluster string) (n int64, err error
 		}
 	}
 	return n, nil
+}
+
+// Somewhere waits until every record that was acknowledged so far is seen on one of the clusters (I9). Topics may be missing, cut
+// back or made anew at the moment, and a transaction that its dead writer left open hides what lies behind it until it ends.
+func (s *Story) Somewhere(ctx context.Context) error {
+	l, err := ledger.Read(s.Dir)
+	if err != nil {
+		return err
+	}
+	nowhere := map[string]bool{}
+	for _, a := range l.Acked {
+		if s.owns(a.Topic) {
+			nowhere[id(a.Key, a.Seq)] = true
+		}
+	}
+	return Until(ctx, "acknowledged records to be somewhere", func() (bool, error) {
+		for _, cluster := range setup.Clusters {
+			log, err := s.standing(ctx, cluster)
+			for _, r := range log.Records {
+				delete(nowhere, id(r.Key, r.Seq))
+			}
+			if err != nil {
+				return false, err
+			}
+		}
+		return len(nowhere) == 0, fmt.Errorf("%d records are nowhere", len(nowhere))
+	})
+}
+
+// standing is the log of those of the workload's topics that a cluster has at the moment.
+func (s *Story) standing(ctx context.Context, cluster string) (ledger.ClusterLog, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	client, err := s.Lab.Kafka(cluster, "lab")
+	if err != nil {
+		return ledger.ClusterLog{}, err
+	}
+	defer client.Close()
+	topics, err := kadm.NewClient(client).ListTopics(ctx, s.Lab.TopicNames(cluster, s.Workload)...)
+	if err != nil {
+		return ledger.ClusterLog{}, err
+	}
+	var names []string
+	for _, t := range topics {
+		if t.Err == nil {
+			names = append(names, t.Topic)
+		}
+	}
+	return ledger.ReadCluster(ctx, cluster, names, s.Lab.KafkaOptions(cluster, "lab")...)
 }
 
 // log is what a cluster has of the workload's topics.
