@@ -62,11 +62,12 @@ type world struct {
 	after  map[string]func(context.Context) error
 	ends   func(site string, ends []replication.Ends)
 	kill   *kill
-	losing bool              // the store of the target acknowledges and forgets
-	away   map[string]error  // sites that are cut off from the activities
-	heard  func(text string) // of what left them
-	listen time.Duration     // for a site that is away
-	down   []int32           // brokers of east that it has given up
+	losing bool               // the store of the target acknowledges and forgets
+	away   map[string]error   // sites that are cut off from the activities
+	heard  func(text string)  // of what left them
+	wrote  func(point string) // after each write
+	listen time.Duration      // for a site that is away
+	down   []int32            // brokers of east that it has given up
 	cancel context.CancelFunc
 }
 
@@ -341,6 +342,9 @@ func (w *world) do(ctx context.Context, point string, write func() error) error 
 	}
 	if err := write(); err != nil {
 		return err
+	}
+	if w.wrote != nil {
+		w.wrote(point)
 	}
 	if k != nil && k.at == n {
 		w.mu.Lock()

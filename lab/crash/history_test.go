@@ -21,7 +21,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 	enums "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"switchback/lab/linkservice"
@@ -297,7 +299,10 @@ func (p *play) keep(ctx context.Context, id, name string) {
 	require.NoError(p.t, os.WriteFile(file, []byte(text), 0o600))
 	replayer := worker.NewWorkflowReplayer()
 	workflows.Register(replayer)
-	require.NoError(p.t, replayer.ReplayWorkflowHistoryFromJSONFile(nil, file), "replay the history of %s", name)
+	whole, err := client.HistoryFromJSON(strings.NewReader(text), client.HistoryJSONOptions{})
+	require.NoError(p.t, err)
+	as := worker.ReplayWorkflowHistoryOptions{OriginalExecution: workflow.Execution{ID: id}} // the ids of runs within a run begin with it
+	require.NoError(p.t, replayer.ReplayWorkflowHistoryWithOptions(nil, whole, as), "replay the history of %s", name)
 	p.t.Logf("%s: %d events, %d KB", name, len(events), len(text)>>10)
 }
 

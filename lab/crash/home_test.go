@@ -127,7 +127,7 @@ func TestWorkerKilledOnTheWayHomeOverOneWayLinks(t *testing.T) {
 	t.Run("stopped by its operator", func(t *testing.T) {
 		p := plays[0].of(t)
 		p.travel(journey{page: recovering, id: "recover", flow: "RecoverLaggedData", want: workflows.Aborted, keep: "recovery-aborted",
-			in: workflows.RecoverInput{Runbook: p.Workload.Name, Reason: "exercise", By: setup.Requester}, meets: p.abortedAt("CopyTails/begun")})
+			in: workflows.RecoverInput{Runbook: p.Workload.Name, Reason: "exercise", By: setup.Requester}, meets: p.abortedAt("PrepareRecovery/middle")})
 		stopped, _ := p.travel(journey{page: rebuilt, id: "stopped", flow: "Failback", in: p.home(workflows.FailbackInput{}), want: workflows.Aborted, keep: "failback-aborted", meets: p.abortedAt("GiveWay/before")})
 		ctx, done := p.context()
 		defer done()
