@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -18,6 +19,7 @@ type evidence struct {
 	fetched map[replication.Partition]int64 // the link's claim
 	sample  *Sample                         // nil when there is none of this direction
 	cluster string                          // id of the source; its name when nobody knows the id
+	ids     map[string]string               // of the source's topics, as it says itself or the last sample; of some nobody knows it
 	fenced  bool                            // every broker of the source says that the topics are fenced, and none is down
 }
 
@@ -51,6 +53,7 @@ func claimTime(link replication.Link) time.Duration {
 // gather asks everybody, side by side. Only the target has to answer, and the link within the time for its claim.
 func gather(ctx context.Context, r *route, runbook string, topics []string, claim time.Duration) (e evidence, err error) {
 	var target, source []replication.Ends
+	var sources []replication.Topic
 	var newest map[replication.Partition]time.Time
 	var sizes map[string]int64
 	e.fetched = map[replication.Partition]int64{}
@@ -78,10 +81,19 @@ func gather(ctx context.Context, r *route, runbook string, topics []string, clai
 		},
 		func() (err error) { e.sample, e.cluster, err = seen(ctx, r, runbook); return err },
 		func() error { source, e.fenced = ofTheSource(ctx, r, topics); return nil },
+		func() error { // also a part of it helps
+			sources, _ = r.from.Topics(ctx, func(name string) bool { return slices.Contains(topics, name) })
+			return nil
+		},
 	)
 	if err != nil {
 		return e, err
 	}
+	e.ids = map[string]string{}
+	if e.sample != nil {
+		e.ids = topicIDs(e.sample.Topics)
+	}
+	maps.Copy(e.ids, topicIDs(sources))
 	e.lay(topics, target, source, newest, sizes, r.link.StopIsFinal())
 	return e, nil
 }

@@ -59,6 +59,7 @@ func (a *Fences) WhenReachable(ctx context.Context, in FenceWhenInput) (out Fenc
 	}
 	out.Done = true
 	out.Text = fmt.Sprintf("%s is fenced on every broker; lost: %s (%s)", in.Route.From.Name, out.Loss, out.Loss.Why)
+	o.tellGone()
 	if len(out.Wrote) > 0 || out.Since > 0 {
 		out.Text += fmt.Sprintf("; after the switch %s wrote there", firstFew(out.Wrote))
 	}
@@ -105,6 +106,7 @@ type old struct {
 	r       *route
 	out     *FenceWhenResult
 	topics  []string
+	gone    map[string]string // marked topics that are not there any more, and why
 	made    []replication.ACL // by this attempt
 	waiting []string
 }
@@ -118,7 +120,11 @@ func (o *old) all(ctx context.Context) error {
 	if err := o.fence(ctx); err != nil || len(o.waiting) > 0 {
 		return err
 	}
-	if err := o.givenUp(ctx, o.in); err != nil {
+	if err := o.missed(ctx); err != nil || len(o.waiting) > 0 {
+		return err
+	}
+	ctx, err := o.wanted(ctx)
+	if err != nil {
 		return err
 	}
 	killpoint.Reach("WhenReachable/fenced")
@@ -243,6 +249,11 @@ func (o *old) copyRecords(ctx context.Context) error {
 		return !kept
 	})
 	here, err := o.r.from.Records(MarksTopic).Load(ctx, "")
+	if errors.Is(err, fault.ErrNotFound) { // it came back without it
+		if err = o.r.from.CreateTopic(ctx, replication.OwnTopicSpec(MarksTopic)); errors.Is(err, fault.ErrConflict) {
+			err = nil
+		}
+	}
 	if err != nil {
 		o.wait("%s on %s: %v", MarksTopic, o.in.Route.From.Name, err)
 		return nil
@@ -264,10 +275,13 @@ const quietTime = 5 * time.Second
 
 // quiet proves that nothing is written any more (P7), and ends transactions that fenced clients left open (P9).
 func (o *old) quiet(ctx context.Context) bool {
+	if len(o.present()) == 0 {
+		return true
+	}
 	logs := &Logs{o.Outside}
 	var last []replication.Ends
 	err := until(ctx, time.Now().Add(quietTime), lookEvery, func(ctx context.Context) (bool, string, error) {
-		now, err := o.r.from.Ends(ctx, o.topics)
+		now, err := o.r.from.Ends(ctx, o.present())
 		if err != nil {
 			return false, "", err
 		}
@@ -321,29 +335,13 @@ func (o *old) count(ctx context.Context) error {
 		return nil
 	}
 	e.marked(marks)
+	o.giveUp(e.known)
+	if err := o.keepEnds(ctx, marks, e.known); err != nil {
+		return err
+	}
 	o.out.Loss, o.out.Losses = e.loss(o.in.Switched)
 	o.since(ctx, e)
 	return nil
-}
-
-// bounds asks a link whose target has offsets of its own to find by comparison what the target has (P18), and keeps that.
-func (o *old) bounds(ctx context.Context, marks []replication.Mark) ([]replication.Mark, error) {
-	link, ok := o.r.link.(replication.Bounded)
-	open := slices.ContainsFunc(marks, func(m replication.Mark) bool { return m.Boundary == replication.Unknown })
-	if !ok || !open {
-		return marks, nil
-	}
-	found, err := link.Boundaries(ctx, marks)
-	if _, some := errors.AsType[*replication.Partial](err); err != nil && !some {
-		o.wait("both clusters to be compared: %v", err)
-		return marks, nil
-	}
-	if len(found) != len(marks) {
-		return marks, nil
-	}
-	rec := o.r.records
-	rec.alone = false
-	return found, putList(ctx, rec, marksKey(marks[0].SourceCluster, o.in.Guard.Run.ID()), found)
 }
 
 // since counts what came after the switch, by the records' own times.
@@ -351,7 +349,7 @@ func (o *old) since(ctx context.Context, e evidence) {
 	if o.in.Switched.IsZero() {
 		return
 	}
-	first, err := o.r.from.OffsetsAt(ctx, o.topics, o.in.Switched)
+	first, err := o.r.from.OffsetsAt(ctx, o.present(), o.in.Switched)
 	if err != nil {
 		return // unknown
 	}

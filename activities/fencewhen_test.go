@@ -17,7 +17,12 @@ import (
 // left is a world after an unplanned switch to west, at epoch 8, without an answer from east: marks are kept, groups are
 // handed over, and east has records that west never got. Since is when it was switched.
 func left(t *testing.T) (w *world, since time.Time) {
-	w = cutOff(t)
+	w = leave(t, cutOff(t))
+	return w, time.Now()
+}
+
+// leave takes the workload of a world whose source is out of reach to west.
+func leave(t *testing.T, w *world) *world {
 	w.link.mu.Lock()
 	w.link.takes = 0
 	w.link.mu.Unlock()
@@ -30,7 +35,7 @@ func left(t *testing.T) (w *world, since time.Time) {
 	w.entries["consul.west"].state.Cluster, w.entries["consul.west"].state.Epoch = "west", w.epoch+1
 	require.NoError(t, w.as("east", admin).CreateACLs(context.Background(), slices.Concat(allow(me, "TOPIC", "LITERAL", "orders", "ALTER_CONFIGS"), allow(me, "TOPIC", "LITERAL", "payments", "ALTER_CONFIGS"))))
 	w.trace = nil
-	return w, time.Now()
+	return w
 }
 
 func (w *world) whenReachable(switched time.Time) (FenceWhenResult, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,10 +62,23 @@ func (a *Mirrors) KeepLastMarks(ctx context.Context, in LastMarksInput) (out Las
 
 // marks are the positions at the stop. A part never replaces the whole (P20).
 func (e evidence) marks(ctx context.Context, r *route, in LastMarksInput, scope Scope) ([]replication.Mark, error) {
-	to, err := r.to.Identity(ctx)
+	names := scope.TopicNames()
+	var to replication.Identity
+	var there []replication.Topic
+	err := sideBySide(
+		func() (err error) {
+			to, err = r.to.Identity(ctx)
+			return wrap("read the identity of "+in.Route.To.Name, err)
+		},
+		func() (err error) {
+			there, err = r.to.Topics(ctx, func(name string) bool { return slices.Contains(names, name) })
+			return wrap("list topics of "+in.Route.To.Name, err)
+		},
+	)
 	if err != nil {
-		return nil, wrap("read the identity of "+in.Route.To.Name, err)
+		return nil, err
 	}
+	ids := topicIDs(there)
 	now := time.Now().UTC()
 	known := make(map[replication.Partition]replication.Known, len(e.known))
 	for _, k := range e.known {
@@ -79,8 +93,12 @@ func (e evidence) marks(ctx context.Context, r *route, in LastMarksInput, scope 
 				return nil, fmt.Errorf("the end of %s on %s is unknown: %w", at.Name(), in.Route.To.Name, fault.ErrNotReady)
 			}
 			m := replication.Mark{
-				Position:      replication.Position{Partition: at, SourceEnd: known[at].End, Replicated: replication.Unknown, TargetEnd: end.HighWatermark, Seen: now},
-				SourceCluster: e.cluster, TargetCluster: to.ClusterID, Boundary: replication.Unknown, Epoch: in.Epoch, Run: in.Guard.Run.ID(),
+				Position: replication.Position{Partition: at, SourceEnd: known[at].End, Replicated: replication.Unknown, TargetEnd: end.HighWatermark, Seen: now},
+				From:     in.Route.From.Name, SourceCluster: e.cluster, TargetCluster: to.ClusterID, SourceTopic: e.ids[t.Name], TargetTopic: ids[t.Name],
+				Boundary: replication.Unknown, Epoch: in.Epoch, Run: in.Guard.Run.ID(),
+			}
+			if k := known[at]; !k.Sampled.IsZero() {
+				m.SourceSeen = k.Seen
 			}
 			if at, ok := e.fetched[at]; ok {
 				m.Replicated = at

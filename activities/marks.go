@@ -43,7 +43,9 @@ func (a *Mirrors) KeepMarks(ctx context.Context, in MarksInput) (out MarksResult
 	var ends []replication.Ends
 	var mirrors map[string]replication.Mirror
 	var from, to replication.Identity
+	var ids topicPair
 	err = sideBySide(
+		func() (err error) { ids, err = bothIDs(ctx, r, scope.TopicNames()); return err },
 		func() (err error) { ends, err = r.from.Ends(ctx, scope.TopicNames()); return err },
 		func() (err error) { mirrors, err = mirrorStates(ctx, r.link, scope.TopicNames()); return err },
 		func() (err error) { from, err = r.from.Identity(ctx); return err },
@@ -59,8 +61,9 @@ func (a *Mirrors) KeepMarks(ctx context.Context, in MarksInput) (out MarksResult
 			return out, fmt.Errorf("the end of %s on %s is unknown: %w", e.Name(), in.Route.From.Name, fault.ErrNotReady)
 		}
 		marks = append(marks, replication.Mark{
-			Position:      replication.Position{Partition: e.Partition, SourceEnd: e.HighWatermark, Replicated: fetched(mirrors[e.Topic], e.Partition), TargetEnd: e.HighWatermark, Seen: now},
-			SourceCluster: from.ClusterID, TargetCluster: to.ClusterID, Boundary: e.HighWatermark, Epoch: in.Epoch, Run: in.Guard.Run.ID(),
+			Position: replication.Position{Partition: e.Partition, SourceEnd: e.HighWatermark, Replicated: fetched(mirrors[e.Topic], e.Partition), TargetEnd: e.HighWatermark, Seen: now},
+			From:     in.Route.From.Name, SourceCluster: from.ClusterID, TargetCluster: to.ClusterID, SourceTopic: ids.source[e.Topic], TargetTopic: ids.target[e.Topic],
+			Boundary: e.HighWatermark, Epoch: in.Epoch, Run: in.Guard.Run.ID(),
 		})
 	}
 	killpoint.Reach("KeepMarks/middle")

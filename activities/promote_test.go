@@ -191,7 +191,8 @@ func TestKeepMarks(t *testing.T) {
 		marks, err := getList[replication.Mark](context.Background(), w.as(site, admin).Records(MarksTopic), marksKey("east-id", w.guard().Run.ID()))
 		require.NoError(t, err)
 		require.Len(t, marks, 3)
-		require.Equal(t, replication.Mark{Position: replication.Position{Partition: at("orders", 0), SourceEnd: 5, Replicated: replication.Unknown, TargetEnd: 5, Seen: marks[0].Seen},
+		require.NotEmpty(t, marks[0].SourceTopic)
+		require.Equal(t, replication.Mark{From: "east", SourceTopic: w.idsOn("east")["orders"], TargetTopic: w.idsOn("west")["orders"], Position: replication.Position{Partition: at("orders", 0), SourceEnd: 5, Replicated: replication.Unknown, TargetEnd: 5, Seen: marks[0].Seen},
 			SourceCluster: "east-id", TargetCluster: "west-id", Boundary: 5, Epoch: 8, Run: w.guard().Run.ID()}, marks[0])
 	}
 }

@@ -153,7 +153,9 @@ func growth(before, after []replication.Ends) (grown []string) {
 func (a *Mirrors) sealMarks(ctx context.Context, r *route, g Guard, topics []string, source, target []replication.Ends) error {
 	var from, to replication.Identity
 	var mirrors map[string]replication.Mirror
+	var ids topicPair
 	err := sideBySide(
+		func() (err error) { ids, err = bothIDs(ctx, r, topics); return err },
 		func() (err error) { from, err = r.from.Identity(ctx); return err },
 		func() (err error) { to, err = r.to.Identity(ctx); return err },
 		func() (err error) { mirrors, err = mirrorStates(ctx, r.link, topics); return err },
@@ -173,8 +175,9 @@ func (a *Mirrors) sealMarks(ctx context.Context, r *route, g Guard, topics []str
 			return fmt.Errorf("an end of %s is unknown: %w", e.Name(), fault.ErrNotReady)
 		}
 		marks = append(marks, replication.Mark{
-			Position:      replication.Position{Partition: e.Partition, SourceEnd: e.HighWatermark, Replicated: fetched(mirrors[e.Topic], e.Partition), TargetEnd: end, Seen: now},
-			SourceCluster: from.ClusterID, TargetCluster: to.ClusterID, Boundary: e.HighWatermark, Epoch: replication.Unknown, Run: g.Run.ID(),
+			Position: replication.Position{Partition: e.Partition, SourceEnd: e.HighWatermark, Replicated: fetched(mirrors[e.Topic], e.Partition), TargetEnd: end, Seen: now},
+			From:     r.names.From.Name, SourceCluster: from.ClusterID, TargetCluster: to.ClusterID, SourceTopic: ids.source[e.Topic], TargetTopic: ids.target[e.Topic],
+			Boundary: e.HighWatermark, Epoch: replication.Unknown, Run: g.Run.ID(),
 		})
 	}
 	return putList(ctx, r.records, marksKey(from.ClusterID, g.Run.ID()), marks)

@@ -83,8 +83,9 @@ type FenceWhenResult struct {
 	Waiting string      `json:"waiting,omitempty"` // for what
 	Wrote   []string    `json:"wrote,omitempty"`   // who wrote there after the switch, as well as Kafka can name them (P23)
 	Since   int64       `json:"since"`             // records written after the marks that a client sent after the switch; replication.Unknown
-	Loss    Loss        `json:"loss"`              // closed: AtLeast = AtMost
+	Loss    Loss        `json:"loss"`              // closed: AtLeast = AtMost, but for topics that are gone
 	Losses  []TopicLoss `json:"losses,omitempty"`
+	Gone    []string    `json:"gone,omitempty"` // topics that it came back without, and why: what was stranded in them is lost for ever
 	At      time.Time   `json:"at"`
 	Text    string      `json:"text"`
 }

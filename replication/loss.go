@@ -62,6 +62,7 @@ type Known struct {
 	Rate    float64   // records a second that the source took before; negative is unknown
 	End     int64     // the source's end, if it answers now
 	Fenced  bool      // End was read behind the fence
+	Gone    bool      // the source came back without the topic, or with another under its name: nobody can read its end any more
 	Newest  time.Time // of the newest record that the target has; zero: not known
 	Size    int64     // bytes of an average record; Unknown
 }
@@ -74,6 +75,7 @@ const (
 	notFenced              // the source was read, but takes records
 	sampled                // the source is gone; it was seen before
 	neverSeen              // nobody ever saw both ends
+	vanished               // the source came back without it
 	hinted                 // what the target has is the link's own claim
 	heldByNone             // not even that is known
 )
@@ -110,6 +112,8 @@ func (k Known) loss(outage time.Time) (l Loss, how kind) {
 	switch {
 	case k.Held == Unknown:
 		how = heldByNone
+	case k.Gone:
+		how = vanished
 	case k.Hint:
 		how = hinted
 	case k.End != Unknown && k.Fenced:
@@ -136,9 +140,14 @@ func (k Known) loss(outage time.Time) (l Loss, how kind) {
 		}
 	case notFenced:
 		l.AtLeast, l.Estimate = behind, behind
-	case sampled:
-		l.AtLeast = behind
-		if k.Rate >= 0 && outage.After(k.Sampled) {
+	case sampled, vanished:
+		if behind != Unknown {
+			l.AtLeast = behind
+		}
+		if k.Hint { // less may be missing than the link's claim says
+			l.AtLeast = 0
+		}
+		if k.Seen != Unknown && k.Rate >= 0 && outage.After(k.Sampled) {
 			l.Estimate = max(0, k.Seen+int64(k.Rate*outage.Sub(k.Sampled).Seconds())-k.Held)
 		}
 	case hinted:
@@ -209,6 +218,7 @@ func (s *sum) loss() Loss {
 		{notFenced, "the source was read but is not fenced: whoever is cut off may write there until it is"},
 		{sampled, "the source is out of reach, both ends were last seen at " + s.oldest.UTC().Format(time.RFC3339) + ": what came after that is not known"},
 		{neverSeen, "the source is out of reach and no sample shows both ends: what it had is not known"},
+		{vanished, "the source came back without the topic: what was stranded in it is lost for ever, and how much that was is known only as far as it was seen before"},
 		{hinted, "what the target has is only the link's own claim, until both sides are compared"},
 		{heldByNone, "what the target has of the source is not known"},
 	} {

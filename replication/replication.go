@@ -36,11 +36,19 @@ type Position struct {
 	Seen       time.Time `json:"seen"`
 }
 
-// Mark is the position at the moment the mirror stopped, kept for ever.
+// Mark is the position at the moment the mirror stopped, kept for ever. Its SourceEnd is the end behind the fence, Unknown until a
+// source that was lost was read there.
 type Mark struct {
 	Position
-	SourceCluster string `json:"sourceCluster"` // cluster id, not name
+	From          string `json:"from,omitempty"` // the source's name in the runbook; empty in marks of before it was kept
+	SourceCluster string `json:"sourceCluster"`  // cluster id, not name
 	TargetCluster string `json:"targetCluster"`
+	// SourceTopic and TargetTopic are the ids of the topic on both clusters: one that was deleted and made again under its name
+	// has another. Empty where nobody could read it; then nothing follows from it.
+	SourceTopic string `json:"sourceTopic,omitempty"`
+	TargetTopic string `json:"targetTopic,omitempty"`
+	// SourceSeen is the source's end when it was last seen before it was lost: less than SourceEnd, or all that is known.
+	SourceSeen int64 `json:"sourceSeen,omitempty"`
 	// Boundary is the source offset of the first record that the target has not; Unknown until it was found by comparison.
 	Boundary int64  `json:"boundary"`
 	Epoch    int64  `json:"epoch"` // of the switch that the mark belongs to
