@@ -70,10 +70,11 @@ type keptPlan struct {
 	At     time.Time `json:"at"`
 }
 
-// keptDone says that nothing is left of a mark set.
+// keptDone says that nothing is left of a mark set: everything was accounted for, or was given up by name.
 type keptDone struct {
-	Run string    `json:"run"`
-	At  time.Time `json:"at"`
+	Gave string    `json:"gave,omitempty"` // what became of what was given up
+	Run  string    `json:"run"`
+	At   time.Time `json:"at"`
 }
 
 // shardOf spreads partitions over shards, the same in every run.
@@ -172,8 +173,18 @@ type markSet struct {
 	Marks []replication.Mark
 }
 
+// tail is its name in the records of recoveries.
+func (s markSet) tail() string { return s.Marks[0].SourceCluster + "/" + s.Run }
+
 // markSets are those of switches from one cluster to another, of topics that match, the newest first.
 func markSets(ctx context.Context, rec Records, from, to string, match func(string) bool) ([]markSet, error) {
+	return markSetsWhere(ctx, rec, func(m replication.Mark) bool {
+		return m.TargetCluster == to && (m.SourceCluster == from || m.SourceCluster == "") && match(m.Topic)
+	})
+}
+
+// markSetsWhere are those that have marks which count, the newest first.
+func markSetsWhere(ctx context.Context, rec Records, counts func(replication.Mark) bool) ([]markSet, error) {
 	all, err := rec.Load(ctx, "marks/")
 	if err != nil {
 		return nil, wrap("read the marks", err)
@@ -185,7 +196,7 @@ func markSets(ctx context.Context, rec Records, from, to string, match func(stri
 			return nil, fmt.Errorf("decode record %s: %w", key, err)
 		}
 		for _, m := range marks {
-			if m.TargetCluster != to || m.SourceCluster != from && m.SourceCluster != "" || !match(m.Topic) {
+			if !counts(m) {
 				continue
 			}
 			s := by[m.Run]

@@ -92,11 +92,12 @@ func accountsOf(list []replication.Stranded, done map[replication.Partition]repl
 func accountOf(s replication.Stranded, done map[replication.Partition]replication.Recovered) Accounted {
 	was, begun := done[s.Partition]
 	one := Accounted{Recovered: was, Gone: s.Gone}
-	if !begun || was.From != s.From {
+	begun = begun && was.From == s.From && replication.SameTopic(was.ID, s.ID)
+	if !begun {
 		one.Recovered = replication.Begin(s.Tail)
 	}
 	one.Tail = s.Tail
-	if begun && was.From == s.From && was.Next > was.From { // what was done with it counts, whatever this run would do with the rest
+	if begun && was.Next > was.From { // what was done with it counts, whatever this run would do with the rest
 		one.Treatment, one.Into = was.Treatment, was.Into
 	}
 	if rest := s.Tail; one.Next < s.To {

@@ -21,6 +21,8 @@ func (p *recoveryPlan) boundaries(ctx context.Context) {
 		e, ok := p.ends[m.Partition]
 		_, there := p.there[m.Topic]
 		switch {
+		case p.anew[m.Topic] != "":
+			p.mismatch(m.Partition, p.anew[m.Topic])
 		case !ok || e.LogEnd == replication.Unknown || !there:
 		case m.Boundary > e.LogEnd:
 			p.mismatch(m.Partition, fmt.Sprintf("%s ends at offset %d, before the mark %d: the topic was made anew under its name, or cut", p.in.Route.From.Name, e.LogEnd, m.Boundary))

@@ -93,6 +93,9 @@ func (a *Recovery) CopyTails(ctx context.Context, in CopyInput) (out CopyResult,
 		return out, wrap("read the identity of "+in.Route.From.Name, err)
 	}
 	job.Cluster = id.ClusterID
+	if err := r.sameTopics(ctx, job.Tails); err != nil {
+		return out, err
+	}
 	if err := a.check(ctx, in.Guard); err != nil { // transactions are begun for this epoch alone
 		return out, err
 	}
@@ -105,6 +108,9 @@ func (a *Recovery) CopyTails(ctx context.Context, in CopyInput) (out CopyResult,
 		t := tallied(now)
 		say(ctx, "%d of %d offsets handled, %d records copied", t.Sum(), lengthOf(job.Tails), t.Recovered)
 	})
+	if other := r.sameTopics(ctx, job.Tails); other != nil && ctx.Err() == nil {
+		return out, errors.Join(other, err)
+	}
 	if why := context.Cause(held); err != nil && why != nil && !errors.Is(why, context.Canceled) {
 		return out, why // not what the copy says of being stopped
 	}

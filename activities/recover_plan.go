@@ -37,6 +37,7 @@ type RecoveryPlan struct {
 	Mismatched []replication.Outcome     `json:"mismatched,omitempty"` // partitions whose boundary is not what the mark says (P18)
 	Findings   []Finding                 `json:"findings,omitempty"`   // a problem forbids the recovery
 	Finished   bool                      `json:"finished,omitempty"`   // an earlier one has accounted for everything
+	Older      []OlderTail               `json:"older,omitempty"`      // what earlier switches stranded and nobody has accounted for
 	Text       string                    `json:"text"`
 }
 
@@ -109,6 +110,7 @@ type recoveryPlan struct {
 	ends       map[replication.Partition]replication.Ends
 	present    map[replication.Partition]replication.Ends // of the new cluster, by the old one's names
 	mismatched map[replication.Partition]string
+	anew       map[string]string // topics that are others on one of the clusters than when they were marked, and why
 	done       map[replication.Partition]replication.Recovered
 	list       []replication.Stranded
 }
@@ -138,7 +140,14 @@ func (p *recoveryPlan) find(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := p.older(ctx, sets); err != nil {
+		return err
+	}
 	if len(sets) == 0 {
+		if why, err := p.elsewhere(ctx); err != nil || why != "" {
+			p.add("marks", LevelProblem, why+": what was stranded is not on it, and no recovery can bring it back from here", "bring back the cluster that had it, if anybody can; a failback takes the consent to its loss by name")
+			return err
+		}
 		p.add("marks", LevelProblem, fmt.Sprintf("%s keeps no marks of a switch from %s (cluster id %s) to it, so nobody knows what %s lacks", to, from, p.from.ClusterID, to),
 			"name the cluster that the workload left with --from; where a run skipped keep-marks, compare both clusters by hand")
 		return nil
@@ -147,6 +156,9 @@ func (p *recoveryPlan) find(ctx context.Context) error {
 	p.out.Tail, p.out.Epoch, p.out.Marked = p.from.ClusterID+"/"+p.marks.Run, p.marks.Epoch, p.marks.Seen
 	var done keptDone
 	switch err := p.records.get(ctx, recoveredKey(p.out.Tail), &done); {
+	case err == nil && done.Gave != "":
+		p.out.Finished = true
+		p.out.Text = fmt.Sprintf("what the switch at epoch %d stranded on %s was given up by run %s at %s: %s", p.marks.Epoch, from, done.Run, done.At.Format(time.RFC3339), done.Gave)
 	case err == nil:
 		p.out.Finished = true
 		p.out.Text = fmt.Sprintf("everything that the switch at epoch %d stranded on %s was accounted for by run %s at %s", p.marks.Epoch, from, done.Run, done.At.Format(time.RFC3339))
@@ -154,6 +166,18 @@ func (p *recoveryPlan) find(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// elsewhere says that another cluster answers under the name of the one that was left; empty where it does not.
+func (p *recoveryPlan) elsewhere(ctx context.Context) (string, error) {
+	from := p.in.Route.From.Name
+	sets, err := markSetsWhere(ctx, p.records.to, func(m replication.Mark) bool {
+		return m.From == from && m.TargetCluster == p.to.ClusterID && p.in.Topics.Match(m.Topic)
+	})
+	if err != nil || len(sets) == 0 {
+		return "", err
+	}
+	return otherCluster(from, sets[0].Marks[0], p.from.ClusterID), nil
 }
 
 // fencedAndQuiet: nobody can write to the old cluster while it is read, and nobody does (P6, P7, P31).
@@ -246,6 +270,12 @@ func (p *recoveryPlan) look(ctx context.Context) error {
 	p.there = map[string]replication.Topic{}
 	for _, t := range topics {
 		p.there[t.Name] = t
+	}
+	p.anew = map[string]string{}
+	for _, m := range p.marks.Marks {
+		if why := cmp.Or(madeAnew(p.in.Route.From.Name, m.SourceTopic, p.here[m.Topic].ID), madeAnew(site, m.TargetTopic, p.there[m.Topic].ID)); why != "" {
+			p.anew[m.Topic] = why
+		}
 	}
 	names := Scope{Topics: topics}.TopicNames()
 	ends, err := p.route.to.Ends(ctx, names)

@@ -47,6 +47,9 @@ func (a *Recovery) RewindGroups(ctx context.Context, in RewindInput) (out Rewind
 		out.Text = "nothing to rewind"
 		return out, nil
 	}
+	if err := r.sameTopics(ctx, open); err != nil {
+		return out, err
+	}
 	groups, left, err := r.movable(ctx, in.Groups)
 	if err != nil {
 		return out, err

@@ -41,9 +41,13 @@ func (p *recoveryPlan) tail(m replication.Mark) (s replication.Stranded, some bo
 	s.Tail = replication.Tail{Partition: m.Partition, From: m.Boundary, To: e.LogEnd, Start: e.Start, Since: m.TargetEnd, Treatment: treats(p.in.Recovery, m.Topic)}
 	s.FirstOffset, s.LastOffset = replication.Unknown, replication.Unknown
 	topic, there := p.here[m.Topic]
+	s.ID = topic.ID
 	switch {
+	case known && madeAnew(from, m.SourceTopic, topic.ID) != "":
+		s.From, s.To = max(e.Start, 0), max(e.LogEnd, e.Start, 0)
+		s.Gone = p.anew[m.Topic] + "; what was stranded of the old one is gone for ever" + strandedOnce(m) + ", and where what the new one has belongs nobody knows"
 	case !there:
-		s.Gone, s.To, s.Start = from+" has no such topic any more: it was deleted there", max(s.From, 0), max(s.From, 0)
+		s.Gone, s.To, s.Start = from+" has no such topic any more: it was deleted there, and what was stranded in it is gone for ever"+strandedOnce(m), max(s.From, 0), max(s.From, 0)
 	case int(m.Partition.Partition) >= topic.Partitions:
 		s.Gone, s.To, s.Start = fmt.Sprintf("the topic has only %d partitions on %s now: it was made anew", topic.Partitions, from), max(s.From, 0), max(s.From, 0)
 	case !known || e.LogEnd == replication.Unknown || e.Start == replication.Unknown:
@@ -62,6 +66,19 @@ func (p *recoveryPlan) tail(m replication.Mark) (s replication.Stranded, some bo
 		s.Gone = p.otherwise(s)
 	}
 	return s, true
+}
+
+// strandedOnce says how much a mark knows of what was stranded; empty where that is nothing.
+func strandedOnce(m replication.Mark) string {
+	switch {
+	case m.Boundary == replication.Unknown:
+		return ""
+	case m.SourceEnd != replication.Unknown:
+		return fmt.Sprintf(" (its offsets %d to %d)", m.Boundary, max(m.Boundary, m.SourceEnd))
+	case m.SourceSeen > m.Boundary:
+		return fmt.Sprintf(" (at least its offsets %d to %d)", m.Boundary, m.SourceSeen)
+	}
+	return ""
 }
 
 // into says where copies go, or why they cannot.
@@ -84,6 +101,7 @@ func (p *recoveryPlan) into(s *replication.Stranded) {
 	case int(s.Partition.Partition) >= t.Partitions:
 		s.Gone = fmt.Sprintf("the topic has only %d partitions on %s; divert it, or add partitions", t.Partitions, to)
 	}
+	s.IntoID = t.ID
 	s.Compacted = strings.Contains(p.configs[s.Topic][cleanupPolicy], "compact")
 }
 

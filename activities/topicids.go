@@ -1,10 +1,12 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 
+	"switchback/internal/fault"
 	"switchback/replication"
 )
 
@@ -25,10 +27,10 @@ func topicIDs(topics []replication.Topic) map[string]string {
 
 // madeAnew says that a topic is another one than it was, and what that means; empty where it is the same, or nobody can say.
 func madeAnew(site, was, is string) string {
-	if was == "" || is == "" || was == is {
+	if replication.SameTopic(was, is) {
 		return ""
 	}
-	return fmt.Sprintf("the topic on %s is another one than when the mirror stopped (its id was %s, and is %s): it was deleted and made anew under its name", site, was, is)
+	return fmt.Sprintf("the topic on %s is another one than it was (its id was %s, and is %s): it was deleted and made anew under its name", site, was, is)
 }
 
 // topicPair are the ids of topics on both clusters, by the source's names.
@@ -49,4 +51,22 @@ func bothIDs(ctx context.Context, r *route, names []string) (p topicPair, err er
 		},
 	)
 	return topicPair{topicIDs(from), topicIDs(to)}, err
+}
+
+// sameTopics refuses to handle tails of topics that are others than when the recovery was planned, on either cluster.
+func (r *recovering) sameTopics(ctx context.Context, tails []replication.Tail) error {
+	var names []string
+	for _, t := range tails {
+		names = append(names, t.Topic)
+	}
+	ids, err := bothIDs(ctx, r.route, names)
+	if err != nil {
+		return err
+	}
+	for _, t := range tails {
+		if why := cmp.Or(madeAnew(r.names.From.Name, t.ID, ids.source[t.Topic]), madeAnew(r.names.To.Name, t.IntoID, ids.target[t.Topic])); why != "" {
+			return fault.Hint(fmt.Errorf("%s: %s, while it was recovered: %w", t.Topic, why, fault.ErrInvalid), "start the recovery again: its plan says what is there now")
+		}
+	}
+	return nil
 }

@@ -145,3 +145,123 @@ func TestP38_WhatIsGoneIsNotWaitedFor(t *testing.T) {
 		})
 	}
 }
+
+// known puts the ids that the topics of east have now into the marks, as a sample would have.
+func (w *world) known() {
+	w.t.Helper()
+	ids := w.idsOn("east")
+	for _, p := range []replication.Partition{at("orders", 0), at("orders", 1), at("payments", 0)} {
+		w.remark(p, func(m *replication.Mark) { m.SourceTopic = ids[m.Topic] })
+	}
+}
+
+// A topic of that name is no proof that it is the one that was left: a recovery says so, and touches nothing of it.
+func TestI4_ATopicMadeAnewIsNotRecovered(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		meanwhile func(w *world)
+		says      string
+		left      int64
+	}{
+		"more records":          {func(w *world) { w.known(); w.anew("east", "orders", 9) }, "the topic on east is another one", 9},
+		"fewer records":         {func(w *world) { w.known(); w.anew("east", "orders", 2) }, "the topic on east is another one", 2},
+		"as many records":       {func(w *world) { w.known(); w.anew("east", "orders", 5) }, "the topic on east is another one", 5},
+		"none":                  {func(w *world) { w.known(); w.anew("east", "orders", 0) }, "the topic on east is another one", 0},
+		"on the new cluster":    {func(w *world) { w.anew("west", "orders", 5) }, "the topic on west is another one", 1},
+		"its id was not known":  {func(w *world) { w.anew("east", "orders", 9) }, "is another one on each cluster", 5},
+		"not known, and fewer":  {func(w *world) { w.anew("east", "orders", 2) }, "made anew under its name, or cut", 0},
+		"nothing was made anew": {func(w *world) { w.known() }, "", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := stranded(t)
+			tc.meanwhile(w)
+			before := w.values("west", "orders", 0)
+			plan, account, err := w.recoverAll(w.recovery(), "append")
+			require.NoError(t, err)
+			require.Empty(t, problemsOf(plan))
+			if tc.says == "" {
+				require.Empty(t, plan.Mismatched)
+				require.EqualValues(t, 1, account.Total.Recovered)
+				return
+			}
+			require.NotEmpty(t, plan.Mismatched, "the run parks, and names it")
+			require.Contains(t, plan.Mismatched[0].Reason, tc.says)
+			require.Zero(t, account.Total.Recovered)
+			require.Equal(t, tc.left, account.Total.Left)
+			require.False(t, account.Finished)
+			require.Equal(t, before, w.values("west", "orders", 0))
+		})
+	}
+}
+
+// Between the plan and the copy, and between two attempts at it.
+func TestI4_ATopicMadeAnewWhileItIsRecovered(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct{ site, mode string }{
+		"on the old cluster, copied":  {"east", "append"},
+		"on the new cluster, copied":  {"west", "append"},
+		"on the old cluster, rewound": {"east", "rewind"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := stranded(t)
+			in := w.recovery()
+			plan, err := w.planRecovery(in, tc.mode)
+			require.NoError(t, err)
+			in.Tail = plan.Tail
+			_, err = run[TailResult](w, (*Recovery)(nil).PrepareRecovery, in)
+			require.NoError(t, err)
+			w.anew(tc.site, "orders", 7)
+			before := w.values("west", "orders", 0)
+			_, err = run[CopyResult](w, (*Recovery)(nil).CopyTails, CopyInput{RecoveryInput: in})
+			require.Equal(t, TypeInvalid, typeOf(err), "%v", err)
+			require.ErrorContains(t, err, "another one than it was")
+			require.Equal(t, before, w.values("west", "orders", 0))
+		})
+	}
+}
+
+// What an older switch stranded is not forgotten because there is a newer one.
+func TestI4_AnOlderTailIsNamed(t *testing.T) {
+	t.Parallel()
+	w := stranded(t)
+	ctx := context.Background()
+	old := func(change func(*replication.Mark)) {
+		m := replication.Mark{Position: replication.Position{Partition: at("orders", 0), SourceEnd: 3, TargetEnd: 1}, From: "east", SourceCluster: "east-id", TargetCluster: "west-id",
+			Boundary: 1, Epoch: 3, Run: "long-ago/r0"}
+		change(&m)
+		require.NoError(t, putList(ctx, w.recordsNow(), marksKey("east-id", m.Run), []replication.Mark{m}))
+	}
+	says := func() (text string) {
+		plan, err := w.planRecovery(w.recovery(), "append")
+		require.NoError(t, err)
+		require.EqualValues(t, 1, plan.Total.Recovered, "the newest is recovered all the same")
+		for _, f := range plan.Findings {
+			if f.Check == "older tail" {
+				require.Equal(t, LevelWarning, f.Level)
+				text += f.Means
+			}
+		}
+		require.Equal(t, text != "", len(plan.Older) == 1)
+		return text
+	}
+	old(func(*replication.Mark) {})
+	require.Equal(t, "an older tail, of run long-ago/r0, which left east at epoch 3, still has 2 offsets left: orders-0, offsets 1 to 3", says())
+	old(func(m *replication.Mark) { m.SourceEnd, m.SourceSeen = replication.Unknown, 2 })
+	require.Contains(t, says(), "still has at least 1 offsets left")
+	old(func(m *replication.Mark) { m.SourceEnd, m.From, m.TargetCluster = replication.Unknown, "", "third-id" })
+	require.Contains(t, says(), "which left east-id at epoch 3, still has an unknown number of offsets left")
+	old(func(m *replication.Mark) { m.SourceEnd = 1 })
+	require.Empty(t, says(), "a planned run strands nothing")
+
+	// By the account of its own recovery, where there was one.
+	old(func(m *replication.Mark) { m.SourceEnd = replication.Unknown })
+	tail := "east-id/long-ago/r0"
+	list := []replication.Stranded{{Tail: replication.Tail{Partition: at("orders", 1), From: 1, To: 3, Treatment: replication.TreatReport}}}
+	require.NoError(t, putList(ctx, w.recordsNow(), tailsKey(tail, "r1"), list))
+	require.NoError(t, w.recordsNow().put(ctx, map[string]any{recoveryKey(tail): keptPlan{Shards: 1, Run: "r1"}}))
+	require.Contains(t, says(), "still has 2 offsets left: orders-1, offsets 1 to 3")
+	require.NoError(t, w.recordsNow().put(ctx, map[string]any{recoveredKey(tail): keptDone{Run: "r2"}}))
+	require.Empty(t, says(), "it was finished, or given up by name")
+}

@@ -51,6 +51,7 @@ func (w Way) destroys() bool { return w == WayRestore || w == WayRebuild }
 // How a topic of the cluster that is to mirror stands, in the words of plans and pages.
 const (
 	turnLeft     = "as it was left"
+	turnEmpty    = "empty"
 	turnMissing  = "missing"
 	turnMirrored = "a mirror already"
 )
@@ -58,11 +59,15 @@ const (
 // TurnTopic is what would happen to one topic of the cluster that is to mirror.
 type TurnTopic struct {
 	Topic string `json:"topic"`
-	State string `json:"state"` // missing, a mirror already, as it was left
+	State string `json:"state"` // missing, empty, a mirror already, as it was left
 	// Goes is how many offsets would be truncated or deleted beyond what the new cluster has, and Unsaved how many of these
 	// were neither recovered, nor superseded, expired or empty: they exist nowhere else.
 	Goes    int64 `json:"goes"`
 	Unsaved int64 `json:"unsaved"`
+	// Lost is how many stranded offsets nobody can recover any more, because the cluster came back without them; Open says that
+	// there may be more, because nobody has read how far it went.
+	Lost    int64 `json:"lost,omitempty"`
+	Open    bool  `json:"open,omitempty"`
 	Deleted int64 `json:"deleted,omitempty"` // all offsets of a topic that is deleted and mirrored whole
 	Copy    int64 `json:"copy"`              // offsets that would be mirrored
 	// Cut is what the link says that it would take, where it can restore.
@@ -80,6 +85,8 @@ type TurnPlan struct {
 	Stranded int64       `json:"stranded"` // offsets beyond the marks that no recovery has accounted for, whatever happens to them
 	Goes     int64       `json:"goes"`
 	Unsaved  int64       `json:"unsaved"`
+	Lost     int64       `json:"lost,omitempty"` // stranded offsets that went with the cluster, or with topics of it
+	Open     bool        `json:"open,omitempty"` // there may be more of those
 	Deleted  int64       `json:"deleted"`
 	Copy     int64       `json:"copy"`
 	Worst    []TurnTopic `json:"worst,omitempty"` // topics that lose something, or are not there; at most topicsShown
@@ -102,8 +109,13 @@ type turning struct {
 	ends    map[replication.Partition]replication.Ends // of To
 	own     map[replication.Partition]replication.Ends // of From
 	marks   map[replication.Partition]replication.Mark
-	run     string // that kept them
+	run     string  // that kept them
+	left    markSet // of the newest switch away from To, also where another cluster answers under its name now
+	other   string  // why To is not the cluster that was left; empty where it is, or nobody can say
 }
+
+// exists says whether To has the topic, as one that is no mirror.
+func (one TurnTopic) exists() bool { return one.State == turnLeft || one.State == turnEmpty }
 
 func (a *Turns) begun(ctx context.Context, in TurnInput) (*turning, error) {
 	r, err := a.opened(ctx, in.Guard, in.Route)
@@ -158,7 +170,10 @@ func (t *turning) look(ctx context.Context) error {
 			return wrap("read the ends of "+to, err)
 		},
 		func() (err error) {
-			sets, err = markSets(ctx, t.rec.to, b.ClusterID, a.ClusterID, t.in.Topics.Match)
+			sets, err = markSetsWhere(ctx, t.rec.to, func(m replication.Mark) bool {
+				here := m.SourceCluster == b.ClusterID || m.SourceCluster == "" || m.From == to
+				return here && m.TargetCluster == a.ClusterID && t.in.Topics.Match(m.Topic)
+			})
 			return err
 		},
 	)
@@ -167,6 +182,10 @@ func (t *turning) look(ctx context.Context) error {
 	}
 	t.ends, t.own, t.marks = byPartition(ends), byPartition(own), map[replication.Partition]replication.Mark{}
 	if len(sets) > 0 {
+		t.left = sets[0]
+		t.other = otherCluster(to, t.left.Marks[0], b.ClusterID)
+	}
+	if len(sets) > 0 && t.other == "" {
 		t.run = sets[0].Run
 		for _, m := range sets[0].Marks {
 			t.marks[m.Partition] = m
@@ -258,9 +277,16 @@ func (e *examined) topics(ctx context.Context, open Recoverers) ([]TurnTopic, er
 	if err != nil {
 		return nil, err
 	}
+	gone, err := e.stranded(ctx, saved)
+	if err != nil {
+		return nil, err
+	}
 	there := map[string]replication.Topic{}
 	for _, t := range e.there {
 		there[t.Name] = t
+		if !slices.ContainsFunc(e.here, func(h replication.Topic) bool { return h.Name == t.Name }) {
+			e.add("topics", LevelWarning, fmt.Sprintf("%s has topic %s, and %s has not: it was deleted there", e.names.To.Name, t.Name, e.names.From.Name), "it is left as it is, and goes nowhere")
+		}
 	}
 	list := make([]TurnTopic, 0, len(e.here))
 	for _, t := range e.here {
@@ -271,9 +297,14 @@ func (e *examined) topics(ctx context.Context, open Recoverers) ([]TurnTopic, er
 			one.State = turnMissing
 		case m.State == replication.MirrorActive || m.State == replication.MirrorStarting:
 			one.State = turnMirrored
+		case e.empty(old):
+			one.State = turnEmpty
 		case old.Partitions != t.Partitions:
 			e.add("partitions", LevelProblem, fmt.Sprintf("topic %s has %d partitions on %s and %d on %s", t.Name, t.Partitions, e.names.From.Name, old.Partitions, e.names.To.Name),
 				"give both the same number, or delete the topic on "+e.names.To.Name+" by hand once nothing there is needed")
+		}
+		if one.State == turnMissing || one.State == turnEmpty {
+			e.lost(&one, gone)
 		}
 		for p := range int32(t.Partitions) { //nolint:gosec // Kafka's own numbers are 32 bits
 			e.count(&one, replication.Partition{Topic: t.Name, Partition: p}, saved)
@@ -293,7 +324,7 @@ func (e *examined) count(one *TurnTopic, p replication.Partition, saved map[repl
 	} else {
 		one.Copy += mine.LogEnd - mine.Start
 	}
-	if one.State != turnLeft {
+	if !one.exists() {
 		return
 	}
 	one.Ends = append(one.Ends, end)
@@ -303,14 +334,17 @@ func (e *examined) count(one *TurnTopic, p replication.Partition, saved map[repl
 		goes = max(0, end.LogEnd-mark.Boundary)
 	}
 	one.Goes += goes
-	one.Unsaved += max(0, goes-saved[p])
+	if e.run != "" { // otherwise it is another cluster's records that were saved
+		goes -= min(goes, saved[p])
+	}
+	one.Unsaved += goes
 }
 
 // saved counts, for each partition, what a recovery has accounted for so that nothing of it is lost: copied, overtaken by a
 // newer value, or not there any more.
 func (e *examined) saved(ctx context.Context, open Recoverers) (map[replication.Partition]int64, error) {
 	by := map[replication.Partition]int64{}
-	if e.run == "" {
+	if e.left.Run == "" {
 		return by, nil
 	}
 	copier, err := open.Open(ctx, e.names.To, e.names.From)
@@ -318,7 +352,7 @@ func (e *examined) saved(ctx context.Context, open Recoverers) (map[replication.
 		return nil, wrap("read how far recoveries are", err)
 	}
 	defer copier.Close()
-	list, err := copier.Recoveries(ctx, e.ids[1]+"/"+e.run)
+	list, err := copier.Recoveries(ctx, e.left.tail())
 	if err != nil && !errors.Is(err, fault.ErrNotFound) {
 		return nil, wrap("read how far recoveries are", err)
 	}

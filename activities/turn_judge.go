@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -29,9 +30,10 @@ func (e *examined) judge(ctx context.Context, list []TurnTopic) error {
 		}
 		one = list[i]
 		e.out.Goes, e.out.Unsaved, e.out.Deleted, e.out.Copy = e.out.Goes+one.Goes, e.out.Unsaved+one.Unsaved, e.out.Deleted+one.Deleted, e.out.Copy+one.Copy
-		if one.State == turnLeft {
+		if one.exists() {
 			left++
 		}
+		e.nameLost(one)
 		if one.Unsaved > 0 && !slices.Contains(e.in.Accept, one.Topic) {
 			e.add("unsaved", LevelProblem, fmt.Sprintf("topic %s: %d stranded offsets of %s would go that exist nowhere else", one.Topic, one.Unsaved, to),
 				"recover them first (`switchback start recover`), or accept their loss by name with --accept-loss "+one.Topic)
@@ -40,7 +42,7 @@ func (e *examined) judge(ctx context.Context, list []TurnTopic) error {
 		}
 	}
 	e.worst(list)
-	if err := e.marksFit(); err != nil {
+	if err := e.marksFit(list); err != nil {
 		return err
 	}
 	if left > 0 {
@@ -58,9 +60,9 @@ func (e *examined) way(ctx context.Context, list []TurnTopic) error {
 	empty, done := true, true
 	for _, one := range list {
 		done = done && one.State == turnMirrored
-		if one.State == turnLeft {
+		if one.exists() {
 			left = append(left, one.Topic)
-			empty = empty && one.Deleted == 0
+			empty = empty && one.State == turnEmpty
 		}
 	}
 	e.out.Done = done && e.in.Route.Link.MirrorMaker == nil
@@ -107,7 +109,7 @@ func (e *examined) restores(list []TurnTopic, cuts []replication.Cut) bool {
 		return false
 	}
 	for i, one := range list {
-		if c, ok := by[one.Topic]; ok && one.State == turnLeft {
+		if c, ok := by[one.Topic]; ok && one.exists() {
 			list[i].Cut = &c
 			if c.Records > one.Goes { // the link counts what it takes; where marks say less, they are not the truth
 				list[i].Unsaved += c.Records - one.Goes
@@ -119,7 +121,7 @@ func (e *examined) restores(list []TurnTopic, cuts []replication.Cut) bool {
 }
 
 // marksFit: without marks nobody knows what only the old cluster has, nor where connectors go on.
-func (e *examined) marksFit() error {
+func (e *examined) marksFit(list []TurnTopic) error {
 	if e.out.Way == WayAnew || e.out.Done {
 		return nil
 	}
@@ -132,10 +134,11 @@ func (e *examined) marksFit() error {
 			"if nothing on it is needed, delete its topics by hand: an empty cluster is mirrored from the start")
 		return nil
 	}
-	var odd []string
+	odd := e.others(list)
 	for p, m := range e.marks {
 		end, ok := e.ends[p]
 		switch {
+		case e.fresh(list, p.Topic): // nothing of it is there
 		case !ok: // the topic is missing, and will be made
 		case m.Boundary != replication.Unknown && end.LogEnd < m.Boundary && e.states[p.Topic].State != replication.MirrorActive:
 			odd = append(odd, fmt.Sprintf("%s ends at %d, before the mark %d", p.Name(), end.LogEnd, m.Boundary))
@@ -151,11 +154,45 @@ func (e *examined) marksFit() error {
 	return nil
 }
 
+// fresh says whether To has nothing of a topic, so that it is mirrored from the start.
+func (e *examined) fresh(list []TurnTopic, topic string) bool {
+	i := slices.IndexFunc(list, func(one TurnTopic) bool { return one.Topic == topic })
+	return i < 0 || list[i].State == turnMissing || list[i].State == turnEmpty
+}
+
+// others are topics that are not those that were marked: either cluster's may have been deleted and made anew under its name, and
+// then the other may have the only copy of what was in it. Where connectors go on, records that no mark knows are odd as well.
+func (e *examined) others(list []TurnTopic) (odd []string) {
+	mine, there := topicIDs(e.here), topicIDs(e.there)
+	for _, one := range list {
+		if one.State != turnLeft {
+			continue
+		}
+		for at, end := range e.ends {
+			if at.Topic != one.Topic {
+				continue
+			}
+			m, marked := e.marks[at]
+			why := ""
+			if marked {
+				why = cmp.Or(madeAnew(e.names.To.Name, m.SourceTopic, there[one.Topic]), madeAnew(e.names.From.Name, m.TargetTopic, mine[one.Topic]))
+			} else if !e.out.Way.destroys() && end.LogEnd > 0 {
+				why = "it has records that no mark knows"
+			}
+			if why != "" {
+				odd = append(odd, one.Topic+": "+why)
+				break
+			}
+		}
+	}
+	return odd
+}
+
 // stillFenced: nobody may write to what is about to be cut, deleted or mirrored over (P6).
 func (e *examined) stillFenced(ctx context.Context, list []TurnTopic) error {
 	var names []string
 	for _, one := range list {
-		if one.State == turnLeft {
+		if one.exists() {
 			names = append(names, one.Topic)
 		}
 	}
@@ -211,6 +248,9 @@ func (e *examined) sentence(left int) string {
 		what = to + " has none of the topics, or they are empty: everything is mirrored"
 	}
 	parts := []string{what, fmt.Sprintf("about %d offsets are mirrored", e.out.Copy)}
+	if e.out.Lost > 0 || e.out.Open {
+		parts = append(parts, "recovery impossible: "+manyOffsets(e.out.Lost, e.out.Open)+" that were stranded there are lost for ever")
+	}
 	if e.out.Unsaved > 0 {
 		parts = append(parts, fmt.Sprintf("%d offsets exist nowhere else", e.out.Unsaved))
 	}

@@ -45,6 +45,9 @@ func (a *Turns) Position(ctx context.Context, in TurnInput) (out TurnedResult, e
 	default:
 		out.Way, err = WayRebuild, p.rebuild(ctx)
 	}
+	if err == nil {
+		err = p.giveUpTail(ctx, out.Way)
+	}
 	if err != nil {
 		return out, err
 	}
@@ -315,8 +318,8 @@ func (p *positioning) next() (map[replication.Partition]int64, error) {
 			}
 			mark, marked := p.marks[at]
 			switch {
-			case one.State == turnMissing || one.Deleted == 0 && !marked:
-				next[at] = 0
+			case one.State == turnMissing || one.State == turnEmpty || !marked && p.ends[at].LogEnd == 0:
+				next[at] = 0 // whatever marks say: nothing of it is there
 			case !marked:
 				return nil, fmt.Errorf("%s has records on %s, and no mark says which of them %s has: %w", at.Name(), p.names.To.Name, p.names.From.Name, fault.ErrInvalid)
 			default:

@@ -35,6 +35,9 @@ type Tail struct {
 	To        int64     `json:"to"`   // the end behind the fence, where LEO = HW = LSO (P31)
 	Start     int64     `json:"start"`
 	Treatment Treatment `json:"treatment"`
+	// ID is that of the topic on the old cluster, and IntoID of the one that is appended to; empty where nobody knows it.
+	ID     string `json:"id,omitempty"`
+	IntoID string `json:"intoId,omitempty"`
 	// Into is where copies go on the new cluster. Zero for treatments that copy nothing.
 	Into Partition `json:"into,omitzero"`
 	// Compacted says that the topic keeps one value of each key there: append leaves out records whose key the new cluster
@@ -45,6 +48,9 @@ type Tail struct {
 
 // Offsets is how long the tail is.
 func (t Tail) Offsets() int64 { return max(0, t.To-t.From) }
+
+// SameTopic says whether two ids can be those of one topic: where one is not known, nothing speaks against it.
+func SameTopic(a, b string) bool { return a == "" || b == "" || a == b }
 
 // Tally says what became of each offset of a tail, or of many. Its fields add up to the tail's length once all is done.
 type Tally struct {
@@ -100,6 +106,8 @@ func (r Recovered) GoOn(t Tail) (Recovered, error) {
 	switch {
 	case r.Partition != t.Partition:
 		return refuse("the progress is that of %s", r.Name())
+	case !SameTopic(r.ID, t.ID), r.Into == t.Into && !SameTopic(r.IntoID, t.IntoID):
+		return refuse("it was begun with another topic of that name, which was deleted and made anew since")
 	case r.From != t.From:
 		return refuse("it was begun at offset %d, and now at %d", r.From, t.From)
 	case t.To < r.To:

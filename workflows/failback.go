@@ -231,6 +231,8 @@ func (b *failback) recoverTail(ctx workflow.Context, until time.Time) (string, e
 		return "nothing: the workload is home", nil
 	case b.wants.NoRecovery:
 		return "left out, as the run was asked to", nil
+	case (b.plan.Lost > 0 || b.plan.Open) && (b.plan.Way == activities.WayAnew || b.plan.Marks == ""):
+		return fmt.Sprintf("recovery impossible: %s came back without what was stranded there, which is lost for ever and was given up by name", b.route.To.Name), nil
 	case b.plan.Marks == "" || b.plan.Way == activities.WayAnew:
 		return fmt.Sprintf("nothing can be recovered: %s has no topic that was marked", b.route.To.Name), nil
 	case b.plan.Done:
@@ -269,6 +271,11 @@ func (b *failback) turnRound(ctx workflow.Context, until time.Time) (string, err
 		return "", b.parks(err)
 	}
 	b.turned = true
+	for _, f := range b.plan.Findings {
+		if f.Check == "lost" {
+			b.deviate(f.Means)
+		}
+	}
 	return text, nil
 }
 
