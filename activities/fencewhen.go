@@ -250,9 +250,7 @@ func (o *old) copyRecords(ctx context.Context) error {
 	})
 	here, err := o.r.from.Records(MarksTopic).Load(ctx, "")
 	if errors.Is(err, fault.ErrNotFound) { // it came back without it
-		if err = o.r.from.CreateTopic(ctx, replication.OwnTopicSpec(MarksTopic)); errors.Is(err, fault.ErrConflict) {
-			err = nil
-		}
+		err = furnished(ctx, o.r.from, o.in.Route.From.Name, MarksTopic)
 	}
 	if err != nil {
 		o.wait("%s on %s: %v", MarksTopic, o.in.Route.From.Name, err)

@@ -234,6 +234,9 @@ func (a *Turns) Examine(ctx context.Context, in TurnInput) (out TurnPlan, err er
 	if in.DryRun || (PreflightResult{Findings: out.Findings}).Problems() > 0 {
 		return out, nil
 	}
+	if err := furnished(ctx, t.to, in.Route.To.Name, MarksTopic); err != nil {
+		return out, err
+	}
 	killpoint.Reach("Examine/middle")
 	return out, putList(ctx, t.rec, turnKey(in.Guard.Run.ID(), in.Route.To.Name), list)
 }

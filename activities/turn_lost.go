@@ -161,3 +161,20 @@ func (p *positioning) giveUpTail(ctx context.Context, way Way) error {
 		return p.rec.put(ctx, map[string]any{recoveredKey(p.left.tail()): keptDone{Run: p.in.Guard.Run.ID(), At: time.Now().UTC(), Gave: how}})
 	})
 }
+
+// furnished makes those of Switchback's own topics that a cluster came back without: nobody can go home to one that has none.
+func furnished(ctx context.Context, on Kafka, site string, names ...string) error {
+	there, err := on.Topics(ctx, func(name string) bool { return slices.Contains(names, name) })
+	if err != nil {
+		return wrap("list Switchback's own topics on "+site, err)
+	}
+	for _, name := range names {
+		if slices.ContainsFunc(there, func(t replication.Topic) bool { return t.Name == name }) {
+			continue
+		}
+		if err := on.CreateTopic(ctx, replication.OwnTopicSpec(name)); err != nil && !errors.Is(err, fault.ErrConflict) {
+			return fault.Hint(wrap("make "+name+" on "+site, err), "grant Switchback CREATE, READ and WRITE on topics that begin with %s there", replication.OwnTopics)
+		}
+	}
+	return nil
+}

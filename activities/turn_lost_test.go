@@ -48,7 +48,9 @@ func TestI4_WhatWentWithTheClusterIsGivenUpByName(t *testing.T) {
 		way       Way
 		next      map[replication.Partition]int64
 	}{
-		"all of it is gone": {func(w *world) { w.drop("east", "orders", "payments", MarksTopic) }, WayAnew,
+		"all of it is gone": {func(w *world) {
+			w.drop("east", "orders", "payments", MarksTopic, PositionsTopic, CanaryTopic)
+		}, WayAnew,
 			map[replication.Partition]int64{at("orders", 0): 0, at("orders", 1): 0, at("payments", 0): 0}},
 		"its topics were made again, empty": {func(w *world) { w.anew("east", "orders", 0); w.anew("east", "payments", 0) }, WayAnew,
 			map[replication.Partition]int64{at("orders", 0): 0, at("orders", 1): 0, at("payments", 0): 0}},
@@ -70,6 +72,7 @@ func TestI4_WhatWentWithTheClusterIsGivenUpByName(t *testing.T) {
 			w.write("east", "payments", 0, 3)
 			w.write("west", "payments", 0, 4)
 			tc.meanwhile(w)
+			require.NoError(t, w.as("east", admin).CreateACLs(context.Background(), allow(me, "TOPIC", "PREFIXED", "switchback.", "CREATE")))
 			in := w.turn()
 			plan, err := w.examine(in)
 			require.NoError(t, err)

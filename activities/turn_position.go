@@ -37,6 +37,11 @@ func (a *Turns) Position(ctx context.Context, in TurnInput) (out TurnedResult, e
 		return out, err
 	}
 	p := &positioning{turning: t, list: list}
+	if err := p.act(ctx, func(ctx context.Context) error {
+		return furnished(ctx, t.to, in.Route.To.Name, MarksTopic, PositionsTopic, CanaryTopic)
+	}); err != nil {
+		return out, err
+	}
 	switch _, connectors := t.link.(replication.Mirrored); {
 	case connectors:
 		out.Way, out.Text, err = WayResume, "", p.connectors(ctx, &out)

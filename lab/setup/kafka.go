@@ -83,10 +83,8 @@ func (l *Lab) provisionKafka(ctx context.Context, cluster string) error {
 	}
 	defer client.Close()
 	admin := kadm.NewClient(client)
-	for _, b := range l.grants(cluster) {
-		if _, err := admin.CreateACLs(ctx, b); err != nil {
-			return fmt.Errorf("provision %s: create ACLs: %w", cluster, err)
-		}
+	if err := l.grant(ctx, cluster); err != nil {
+		return fmt.Errorf("provision %s: %w", cluster, err)
 	}
 	for _, name := range ownTopics[:2] {
 		configs := map[string]*string{}

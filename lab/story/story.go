@@ -302,6 +302,15 @@ func (s *Story) Judge(ctx context.Context, active, reportPath string) (ledger.Ve
 
 // Missing counts the acknowledged records that a cluster does not have.
 func (s *Story) Missing(ctx context.Context, cluster string) (n int64, err error) {
+	return s.missing(ctx, cluster, s.owns)
+}
+
+// MissingOf counts those of one topic.
+func (s *Story) MissingOf(ctx context.Context, cluster, topic string) (n int64, err error) {
+	return s.missing(ctx, cluster, func(of string) bool { return of == topic })
+}
+
+func (s *Story) missing(ctx context.Context, cluster string, counts func(topic string) bool) (n int64, err error) {
 	l, err := ledger.Read(s.Dir)
 	if err != nil {
 		return 0, err
@@ -315,7 +324,7 @@ func (s *Story) Missing(ctx context.Context, cluster string) (n int64, err error
 		there[id(r.Key, r.Seq)] = true
 	}
 	for _, a := range l.Acked {
-		if s.owns(a.Topic) && !there[id(a.Key, a.Seq)] {
+		if counts(a.Topic) && !there[id(a.Key, a.Seq)] {
 			n++
 		}
 	}
