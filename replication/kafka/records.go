@@ -134,8 +134,17 @@ func (c *Cluster) fetchRaw(ctx context.Context, at leader, from int64, committed
 
 // produce writes records with acks=all by an idempotent producer and returns when every one is acknowledged. On error
 // some may have been written: fault.ErrUnclear, unless none can have been. The client is dropped then, because a
-// producer id that was refused once stays refused for a client.
+// producer id that was refused once stays refused for a client. So does a topic that was made anew under its name, which is no
+// error for anybody here: a client that does not know the old one writes to it.
 func (c *Cluster) produce(ctx context.Context, records ...*kgo.Record) error {
+	err := c.produceOnce(ctx, records...)
+	if errors.Is(err, kerr.UnknownTopicID) {
+		err = c.produceOnce(ctx, records...)
+	}
+	return err
+}
+
+func (c *Cluster) produceOnce(ctx context.Context, records ...*kgo.Record) error {
 	client, err := c.writer(ctx)
 	if err != nil {
 		return err

@@ -3,12 +3,15 @@ package kafka
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -206,4 +209,25 @@ func TestP20_WhatWasReadIsNotReadAgain(t *testing.T) {
 	all, err := mine.Load(short(t), "")
 	require.NoError(t, err)
 	require.Equal(t, map[string][]byte{"scope/2": []byte("b"), "marks/1": []byte("m")}, all)
+}
+
+// A cluster that lost its disks has another topic under the name, which may have grown beyond what was read of the old one.
+func TestP20_ATopicMadeAnewIsReadAnew(t *testing.T) {
+	f := fake(t)
+	c := as(t, f, admin)
+	s := c.Records("switchback.marks")
+	require.NoError(t, s.Ensure(short(t)))
+	require.NoError(t, s.Put(short(t), map[string][]byte{"old": []byte("1")}))
+	before, err := s.Load(short(t), "")
+	require.NoError(t, err)
+	require.Len(t, before, 1)
+	_, err = kadm.NewClient(c.client).DeleteTopic(short(t), "switchback.marks")
+	require.NoError(t, err)
+	require.NoError(t, s.Ensure(short(t)))
+	for _, key := range []string{"a", "b", "c"} {
+		require.NoError(t, s.Put(short(t), map[string][]byte{key: []byte("2")}), "by its name, whatever its id was")
+	}
+	after, err := s.Load(short(t), "")
+	require.NoError(t, err)
+	require.Equal(t, []string{"a", "b", "c"}, slices.Sorted(maps.Keys(after)))
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 
 	"switchback/internal/fault"
 	"switchback/replication"
@@ -83,6 +84,7 @@ const archive = "marks/"
 // remembered is what was read of a topic before: a run asks for its records in each step, and reads only what is new.
 type remembered struct {
 	mu      sync.Mutex
+	id      [16]byte        // of the topic; zero before topic ids
 	next    map[int32]int64 // by partition, the offset to go on from
 	entries map[string][]byte
 }
@@ -102,8 +104,12 @@ func (c *Cluster) remembered(topic string) *remembered {
 // Load reads every entry whose key begins with prefix, up to the end of the topic as it was at the call. What it
 // returns with a nil error is complete; with an error it returns nothing.
 func (s *Store) Load(ctx context.Context, prefix string) (map[string][]byte, error) {
-	ends, err := s.c.Ends(ctx, []string{s.topic})
-	if err != nil {
+	var ends []replication.Ends
+	var id [16]byte
+	g, asking := errgroup.WithContext(ctx)
+	g.Go(func() (err error) { ends, err = s.c.Ends(asking, []string{s.topic}); return err })
+	g.Go(func() (err error) { id, err = s.c.topicID(asking, s.topic); return err })
+	if err := g.Wait(); err != nil {
 		if errors.Is(err, fault.ErrNotFound) {
 			err = fault.Hint(err, "the topic is made when the runbook is protected")
 		}
@@ -117,10 +123,12 @@ func (s *Store) Load(ctx context.Context, prefix string) (map[string][]byte, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	another := m.id != id
 	for _, e := range ends {
-		if m.next[e.Partition.Partition] > e.HighWatermark { // another topic of the same name
-			m.next, m.entries = map[int32]int64{}, map[string][]byte{}
-		}
+		another = another || m.next[e.Partition.Partition] > e.HighWatermark
+	}
+	if another { // under the same name
+		m.id, m.next, m.entries = id, map[int32]int64{}, map[string][]byte{}
 	}
 	for _, e := range ends {
 		from := max(e.Start, m.next[e.Partition.Partition])

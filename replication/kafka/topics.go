@@ -46,6 +46,20 @@ func (c *Cluster) Topics(ctx context.Context, match func(string) bool) ([]replic
 	return topics, bad.err(c)
 }
 
+// topicID is zero before topic ids, and for a topic that is not there.
+func (c *Cluster) topicID(ctx context.Context, topic string) (id [16]byte, err error) {
+	resp, err := c.metadata(ctx, []string{topic})
+	if err != nil {
+		return id, err
+	}
+	for _, t := range resp.Topics {
+		if t.Topic != nil && *t.Topic == topic {
+			id = t.TopicID
+		}
+	}
+	return id, nil
+}
+
 // offline are the brokers that hold replicas of the topic and are not there.
 func offline(t kmsg.MetadataResponseTopic) (brokers []int32) {
 	for _, p := range t.Partitions {
