@@ -132,6 +132,17 @@ func manyOffsets(n int64, open bool) string {
 	return fmt.Sprintf("%d offsets", n)
 }
 
+// Gone says in a word how many stranded offsets of the topic nobody can recover any more.
+func (one TurnTopic) Gone() string {
+	switch {
+	case one.Open && one.Lost == 0:
+		return "unknown"
+	case one.Open:
+		return fmt.Sprintf("at least %d", one.Lost)
+	}
+	return fmt.Sprint(one.Lost)
+}
+
 // giveUpTail says in the records that nothing is left of what was stranded: everything that the cluster had of it is gone, and what
 // was not recovered was given up by name. A later recovery does not look for it, and none calls it forgotten.
 func (p *positioning) giveUpTail(ctx context.Context, way Way) error {

@@ -86,7 +86,7 @@ func failbackFlags(cmd *cobra.Command, in *workflows.FailbackInput) {
 	cmd.Flags().StringVar(&in.To, "to", "", "cluster to go to (default: the runbook's home; with --fail-forward the other one)")
 	cmd.Flags().BoolVar(&in.FailForward, "fail-forward", false, "stay where the workload is, and protect it anew")
 	cmd.Flags().BoolVar(&in.NoRecovery, "no-recovery", false, "leave out the recovery of what is stranded")
-	cmd.Flags().StringSliceVar(&in.AcceptLoss, "accept-loss", nil, "topics whose stranded records may go although they exist nowhere else")
+	cmd.Flags().StringSliceVar(&in.AcceptLoss, "accept-loss", nil, "topics whose stranded records may go although they exist nowhere else, or are lost for ever already")
 }
 
 // showFailback leads with the way, and with what goes for it.
@@ -96,9 +96,9 @@ func (c *cli) showFailback(p workflows.FailbackPlan, all bool) {
 		t := table.NewWriter()
 		t.SetOutputMirror(c.stdout)
 		t.SetStyle(table.StyleLight)
-		t.AppendHeader(table.Row{"topic", "now", "goes", "exists nowhere else", "copied"})
+		t.AppendHeader(table.Row{"topic", "now", "goes", "exists nowhere else", "lost for ever", "copied"})
 		for _, one := range p.Turn.Worst {
-			t.AppendRow(table.Row{one.Topic, one.State, max(one.Goes, one.Deleted), one.Unsaved, one.Copy})
+			t.AppendRow(table.Row{one.Topic, one.State, max(one.Goes, one.Deleted), one.Unsaved, one.Gone(), one.Copy})
 		}
 		t.Render()
 	}

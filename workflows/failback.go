@@ -28,7 +28,7 @@ type FailbackInput struct {
 	FailForward bool   `json:"failForward,omitempty"`
 	// NoRecovery goes without RecoverLaggedData: what is stranded stays, or goes where its loss is accepted.
 	NoRecovery bool `json:"noRecovery,omitempty"`
-	// AcceptLoss names topics whose stranded records may go although they exist nowhere else (I9).
+	// AcceptLoss names topics whose stranded records may go although they exist nowhere else, or are lost already (I9, I4).
 	AcceptLoss []string `json:"acceptLoss,omitempty"`
 }
 

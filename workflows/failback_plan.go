@@ -107,13 +107,13 @@ func turnPage(p *activities.TurnPlan) (b []byte) {
 	if len(p.Worst) == 0 {
 		return b
 	}
-	b = append(b, "| topic | now | goes | exists nowhere else | copied |\n|---|---|---|---|---|\n"...)
+	b = append(b, "| topic | now | goes | exists nowhere else | lost for ever | copied |\n|---|---|---|---|---|---|\n"...)
 	for i, t := range p.Worst {
 		if i == topicsOnPage {
-			b = fmt.Appendf(b, "| and %d more | | | | |\n", len(p.Worst)-i)
+			b = fmt.Appendf(b, "| and %d more | | | | | |\n", len(p.Worst)-i)
 			break
 		}
-		b = fmt.Appendf(b, "| %s | %s | %d | %d | %d |\n", oneLine(t.Topic), t.State, max(t.Goes, t.Deleted), t.Unsaved, t.Copy)
+		b = fmt.Appendf(b, "| %s | %s | %d | %d | %s | %d |\n", oneLine(t.Topic), t.State, max(t.Goes, t.Deleted), t.Unsaved, t.Gone(), t.Copy)
 	}
 	return append(b, '\n')
 }
