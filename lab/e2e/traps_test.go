@@ -19,6 +19,7 @@ import (
 	"switchback/replication"
 	"switchback/replication/mirrormaker"
 	"switchback/report"
+	"switchback/runbooks"
 	"switchback/workflows"
 )
 
@@ -258,4 +259,29 @@ func TestP10_ASuperUserMirrorIsWaitedFor(t *testing.T) {
 	p.flows("west")
 	p.fencedOnce("east")
 	t.Log(p.wellAfter("west", out))
+}
+
+// Tasks of the mirror that have failed are a problem in preflight. A run that meets them in its drain says so, and comes back.
+func TestAMirrorWhoseTasksFailIsNotGoneOver(t *testing.T) {
+	s := onMirrors(t, approvals(1), edited(func(b *runbooks.Runbook) { b.Budgets.Drain = runbooks.Duration(15 * time.Second) }))
+	p, link := s.play(t, "orders"), s.mirrorMaker(t, mirrormaker.PolicyIdentity)
+	p.flows("east")
+	run := p.start("mirror-fails")
+	p.reaches(run, string(workflows.Approve))
+	back := s.refuses(t, "orders.01")
+	settles(t, link, replication.MirrorFailed)
+	goes, _, found := p.plans("planned")
+	require.False(t, goes)
+	require.Contains(t, found, "problem link: link east-west.source is not healthy: task ")
+	require.Contains(t, found, "of connector east-west.source is FAILED: ")
+	require.Contains(t, found, "mend the link first")
+	p.order(run, workflows.UpdateApprove)
+	out := p.ends(run, workflows.RolledBack)
+	require.Contains(t, out.Sentence, "orders.01-")
+	require.Contains(t, out.Sentence, "TopicAuthorizationException")
+	back()
+	require.Empty(t, p.denials("east"))
+	require.Empty(t, p.denials("west"))
+	p.flows("east")
+	require.True(t, p.clean("east", out).Agrees)
 }
