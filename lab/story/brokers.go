@@ -75,9 +75,9 @@ func (b *Brokers) Alone(ctx context.Context, id int32, topics ...string) error {
 	return b.assign(ctx, func(t string) bool { return slices.Contains(topics, t) }, func([]int32) []int32 { return []int32{id} })
 }
 
-// Turn puts the first replica of every partition last, and has the next one lead.
-func (b *Brokers) Turn(ctx context.Context) error {
-	return b.assign(ctx, func(string) bool { return true }, func(replicas []int32) []int32 {
+// Turn puts the first replica of every partition of some topics last, and has the next one lead.
+func (b *Brokers) Turn(ctx context.Context, topics ...string) error {
+	return b.assign(ctx, func(t string) bool { return slices.Contains(topics, t) }, func(replicas []int32) []int32 {
 		return append(slices.Clone(replicas[1:]), replicas[0])
 	})
 }
