@@ -96,7 +96,7 @@ func (r *table) keep() error {
 
 // print writes a table for each page.
 func (r *table) print(w io.Writer) {
-	slices.SortFunc(r.lines, func(a, b *line) int { return cmp.Or(cmp.Compare(a.page, b.page), cmp.Compare(a.test, b.test)) })
+	slices.SortStableFunc(r.lines, func(a, b *line) int { return cmp.Or(cmp.Compare(a.page, b.page), cmp.Compare(a.test, b.test)) })
 	for _, p := range pages {
 		r.printPage(w, p)
 	}
