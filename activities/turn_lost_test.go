@@ -201,3 +201,24 @@ func TestI9_ATopicMadeAnewIsLeftAlone(t *testing.T) {
 		}
 	}
 }
+
+// Where a link cuts topics back, one that is not there is mirrored anew beside them.
+func TestARestoreMirrorsWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	w, back := homeward(t)
+	link := &cutLink{backLink: back}
+	link.cuts = func() []replication.Cut { return []replication.Cut{{Topic: "payments", Status: replication.OK}} }
+	w.back = link
+	w.drop("east", "orders")
+	in := w.turn()
+	in.Accept = []string{"orders"}
+	plan, err := w.examine(in)
+	require.NoError(t, err)
+	require.Equal(t, WayRestore, plan.Way)
+	require.Empty(t, problemsIn(plan.Findings), "%v", plan.Findings)
+	_, err = w.position(in)
+	require.NoError(t, err)
+	require.Equal(t, 1, link.restore)
+	require.Empty(t, back.deleted)
+	require.Contains(t, w.idsOn("east"), "orders")
+}

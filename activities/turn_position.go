@@ -102,6 +102,14 @@ func (p *positioning) restore(ctx context.Context) error {
 	}
 	return p.mirrored(ctx, func(ctx context.Context, waiting []string) error {
 		some := slices.DeleteFunc(slices.Clone(cuts), func(c replication.Cut) bool { return !slices.Contains(waiting, c.Topic) })
+		rest := slices.DeleteFunc(slices.Clone(waiting), func(topic string) bool {
+			return slices.ContainsFunc(cuts, func(c replication.Cut) bool { return c.Topic == topic })
+		})
+		if len(rest) > 0 { // what is not there cannot be cut back
+			if err := p.remake(ctx, rest); err != nil {
+				return err
+			}
+		}
 		if len(some) == 0 {
 			return nil
 		}
@@ -121,26 +129,29 @@ func (p *positioning) restore(ctx context.Context) error {
 // rebuild deletes topics that are no mirrors, and makes mirrors of the same name. What is deleted is looked at once more: its
 // ends are those that were approved, and nothing else hangs on it (P28, I9).
 func (p *positioning) rebuild(ctx context.Context) error {
+	return p.mirrored(ctx, p.remake)
+}
+
+// remake goes one step: it deletes what is there, and makes mirrors where nothing is.
+func (p *positioning) remake(ctx context.Context, waiting []string) error {
 	back, ok := p.link.(replication.Rebuilder)
 	if !ok {
 		return fmt.Errorf("the link cannot mirror topics anew: %w", fault.ErrInvalid)
 	}
-	return p.mirrored(ctx, func(ctx context.Context, waiting []string) error {
-		there, err := p.to.Topics(ctx, func(name string) bool { return slices.Contains(waiting, name) })
-		if err != nil {
-			return wrap("list topics of "+p.names.To.Name, err)
+	there, err := p.to.Topics(ctx, func(name string) bool { return slices.Contains(waiting, name) })
+	if err != nil {
+		return wrap("list topics of "+p.names.To.Name, err)
+	}
+	names := Scope{Topics: there}.TopicNames()
+	if len(names) > 0 {
+		if err := p.mayGo(ctx, back, names); err != nil {
+			return err
 		}
-		names := Scope{Topics: there}.TopicNames()
-		if len(names) > 0 {
-			if err := p.mayGo(ctx, back, names); err != nil {
-				return err
-			}
-			killpoint.Reach("Position/delete")
-			return p.act(ctx, func(ctx context.Context) error { return failedOnes(back.DeleteTopics(ctx, names)) })
-		}
-		killpoint.Reach("Position/create")
-		return p.act(ctx, func(ctx context.Context) error { return failedOnes(back.CreateMirrors(ctx, waiting)) })
-	})
+		killpoint.Reach("Position/delete")
+		return p.act(ctx, func(ctx context.Context) error { return failedOnes(back.DeleteTopics(ctx, names)) })
+	}
+	killpoint.Reach("Position/create")
+	return p.act(ctx, func(ctx context.Context) error { return failedOnes(back.CreateMirrors(ctx, waiting)) })
 }
 
 // failedOnes makes an error of outcomes that failed; what is pending or unclear the states tell.
