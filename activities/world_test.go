@@ -442,7 +442,7 @@ func (k *tapped) Ends(ctx context.Context, topics []string) ([]replication.Ends,
 	ends, err := k.Cluster.Ends(ctx, topics)
 	k.w.mu.Lock()
 	defer k.w.mu.Unlock()
-	if k.w.ends != nil {
+	if k.w.ends != nil && len(ends) > 0 { // on a busy machine a look may fail as a whole
 		k.w.ends(k.site, ends)
 	}
 	return ends, err

@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,9 +12,12 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 	sdk "go.temporal.io/sdk/client"
 
 	"switchback/activities"
+	"switchback/lab/ledger"
 	"switchback/lab/setup"
 	"switchback/lab/tree"
 	"switchback/replication"
@@ -259,6 +263,92 @@ func TestP10_ASuperUserMirrorIsWaitedFor(t *testing.T) {
 	p.flows("west")
 	p.fencedOnce("east")
 	t.Log(p.wellAfter("west", out))
+}
+
+// An exactly-once mirror has a transaction open when its source dies, and its worker stands still from the moment of the
+// decision on: nobody would ever end it, and no consumer that reads committed records would get past it. The run names it
+// and aborts it.
+func TestP19_TheMirrorsOpenTransactionIsEnded(t *testing.T) {
+	s := onMirrors(t, func(o *setup.Options) { o.ExactlyOnce = true }, edited(soonGivenUp))
+	p, west := s.play(t, "orders"), s.clusterAs(t, "west", "lab")
+	p.flows("east")
+	s.does(t, "the groups' offsets are mirrored", func(ctx context.Context) error { return p.HandedOver(ctx, "east", "west") })
+	ends := func() []replication.Ends {
+		t.Helper()
+		ends, err := west.Ends(t.Context(), p.Workload.TopicNames())
+		require.NoError(t, err)
+		return ends
+	}
+	s.settings(t, "east-west.source", map[string]string{ // what is copied from now on is committed in ten minutes
+		"transaction.boundary": "interval", "transaction.boundary.interval.ms": "600000", "producer.override.transaction.timeout.ms": "600000",
+	})
+	since, same := map[string]int64{}, 0
+	eventually(t, "the mirror to have a transaction open in every partition that does not end", func() (bool, error) {
+		now := map[string]int64{}
+		for _, e := range replication.Held(nil, ends()) {
+			now[e.Name()] = e.LastStable
+		}
+		if same++; len(now) < p.Workload.Topics*p.Workload.Partitions || !maps.Equal(now, since) {
+			since, same = now, 0
+		}
+		return same > 20, fmt.Errorf("open since %v", now)
+	})
+	run := p.unplanned("open-transaction", p.dies("east"))
+	p.reaches(run, string(workflows.Approve))
+	mirrored := ends()
+	require.NotEmpty(t, replication.Held(nil, mirrored), "its source is gone, and so is what would have ended it")
+	approve := func(by string) {
+		t.Helper()
+		_, err := p.Order(t.Context(), run.GetID(), workflows.UpdateApprove, workflows.Order{By: by, Reason: "test"})
+		require.NoError(t, err)
+	}
+	approve(setup.Approvers[0])
+	thaw := s.freeze(t, setup.ConnectProcess("west"))
+	approve(setup.Approvers[1])
+	p.flows("west") // its consumers read committed records
+	require.Empty(t, replication.Held(mirrored, ends()), "LSO = HW of what was mirrored")
+	thaw()
+	out := p.ends(run, workflows.Completed)
+	said := strings.Join(out.Deviations, "\n")
+	require.Contains(t, said, "an open transaction that the mirror had brought was aborted: transactional id connect-west-east-west.source-")
+	s.does(t, "start east again", func(ctx context.Context) error { return p.BringBack(ctx, "east") })
+	p.fenced("east")
+	t.Log(p.wellAfter("west", out))
+}
+
+// opens begins a transaction on a cluster that writes a record and does not end.
+func (s *stage) opens(t *testing.T, cluster, id, topic string) *kgo.Client {
+	t.Helper()
+	c, err := s.Kafka(cluster, "lab", kgo.TransactionalID(id), kgo.TransactionTimeout(10*time.Minute))
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	require.NoError(t, c.BeginTransaction())
+	require.NoError(t, c.ProduceSync(t.Context(), &kgo.Record{Topic: topic, Key: []byte(id), Value: ledger.EncodeValue(1, 40)}).FirstErr())
+	return c
+}
+
+// A transaction of nobody's client that Switchback may not end is named, and the run comes back.
+func TestP09_ATransactionThatNobodyMayEndIsNamed(t *testing.T) {
+	s := onMirrors(t, approvals(1), edited(func(b *runbooks.Runbook) {
+		b.Objectives.RTO = runbooks.Duration(30 * time.Second) // what is left of it cuts the wait for quiet
+	}))
+	p := s.play(t, "orders")
+	p.flows("east")
+	run := p.start("never-ends")
+	p.reaches(run, string(workflows.Approve))
+	admin := s.admin(t, "east")
+	deny := kadm.NewACLs().TransactionalIDs("forgotten").ResourcePatternType(kadm.ACLPatternLiteral).Operations(kadm.OpWrite).Deny("User:switchback").DenyHosts("*")
+	_, err := admin.CreateACLs(t.Context(), deny)
+	require.NoError(t, err)
+	writer := s.opens(t, "east", "forgotten", "orders.00")
+	p.order(run, workflows.UpdateApprove)
+	back := p.ends(run, workflows.RolledBack)
+	require.NoError(t, writer.EndTransaction(t.Context(), kgo.TryAbort))
+	_, err = admin.DeleteACLs(t.Context(), deny)
+	require.NoError(t, err)
+	require.Contains(t, back.Sentence, "a transaction is open since offset")
+	require.Contains(t, back.Sentence, "transactional id forgotten")
+	p.flows("east")
 }
 
 // Tasks of the mirror that have failed are a problem in preflight. A run that meets them in its drain says so, and comes back.
