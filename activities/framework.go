@@ -14,8 +14,15 @@ import (
 	"switchback/internal/killpoint"
 )
 
-// beatEvery is how often the framework beats for an activity; the shortest heartbeat time-out is one second.
-const beatEvery = 300 * time.Millisecond
+// Beats of an activity: a quarter of its heartbeat time-out apart, so that on a busy machine one or two may be late. A worker
+// has to send each of them (MaxHeartbeatThrottleInterval): the SDK by itself keeps them back for eight tenths of the time-out.
+const (
+	beatsPerTimeout = 4
+	// BeatLeast is the shortest time between two beats.
+	BeatLeast = 250 * time.Millisecond // the shortest heartbeat time-out is one second
+)
+
+func beatEvery(timeout time.Duration) time.Duration { return max(timeout/beatsPerTimeout, BeatLeast) }
 
 // Interceptor gives every activity what none should do by itself: a heartbeat, typed errors, and the seam at which
 // tests kill the worker.
@@ -37,7 +44,8 @@ type progressKey struct{}
 // ExecuteActivity beats until the activity ends, with what it last said by say and with which attempt it is. One that
 // fails beats once more: Temporal keeps that for the next attempt, which could not tell it from one that was lost.
 func (i *inbound) ExecuteActivity(ctx context.Context, in *interceptor.ExecuteActivityInput) (any, error) {
-	name := activity.GetInfo(ctx).ActivityType.Name
+	info := activity.GetInfo(ctx)
+	name := info.ActivityType.Name
 	killpoint.Reach(name + "/before")
 	var progress atomic.Value
 	outer := ctx
@@ -45,7 +53,7 @@ func (i *inbound) ExecuteActivity(ctx context.Context, in *interceptor.ExecuteAc
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		tick := time.NewTicker(beatEvery)
+		tick := time.NewTicker(beatEvery(info.HeartbeatTimeout))
 		defer tick.Stop()
 		for {
 			select {

@@ -100,9 +100,10 @@ func serve(ctx context.Context, s Settings, log *slog.Logger) error {
 	w := worker.New(temporal, s.Temporal.TaskQueue, worker.Options{
 		StickyScheduleToStartTimeout:     500 * time.Millisecond,
 		MaxConcurrentActivityTaskPollers: 10, MaxConcurrentWorkflowTaskPollers: 10,
-		WorkerStopTimeout: s.StopTimeout,
-		Interceptors:      []interceptor.WorkerInterceptor{&activities.Interceptor{}},
-		OnFatalError:      func(err error) { fatal <- err },
+		WorkerStopTimeout:            s.StopTimeout,
+		MaxHeartbeatThrottleInterval: activities.BeatLeast / 2, // each beat is sent
+		Interceptors:                 []interceptor.WorkerInterceptor{&activities.Interceptor{}},
+		OnFatalError:                 func(err error) { fatal <- err },
 	})
 	workflows.Register(w)
 	register(w, s, temporal, sys, measured.watch)
