@@ -123,21 +123,3 @@ func (s *stage) deleted(t *testing.T, topic string, p *play) (stranded int64) {
 	require.NoError(t, err)
 	return stranded
 }
-
-// Over MirrorMaker 2 the connectors of the way home begin at the first offset, whether it is the old cluster on new disks or
-// another one under its name.
-func TestI4_FailbackOverMirrorMakerToAClusterThatCameBackEmpty(t *testing.T) {
-	for name, another := range map[string]bool{"the same cluster id": false, "another cluster id": true} {
-		t.Run(name, func(t *testing.T) {
-			s := up(t, onApache(t), edited(func(b *runbooks.Runbook) { b.Recovery = &runbooks.Recovery{Default: "append"} }))
-			p, _, stranded := s.loses(t)
-			s.does(t, "start east on new disks", func(ctx context.Context) error { return s.StartEmpty(ctx, "east", another) })
-			var f workflows.FencingStatus
-			s.does(t, "fence east", func(ctx context.Context) (err error) { f, err = p.Fenced(ctx, "east"); return err })
-			require.Contains(t, f.Ended, "gone for ever")
-			_, plan := p.givesUp("lost for ever")
-			require.Equal(t, "mirror everything", string(plan.Turn.Way))
-			p.lostOnly(stranded)
-		})
-	}
-}

@@ -9,6 +9,7 @@ package e2e_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/semaphore"
 
 	"switchback/lab/cli"
 	"switchback/lab/setup"
@@ -43,11 +45,15 @@ func TestMain(m *testing.M) {
 			os.Exit(cli.Run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 		}
 	}
+	flag.Parse()
+	_ = flag.Set("test.parallel", "32") // labs says how many run; whoever waits for one is in nobody's way
 	os.Exit(m.Run())
 }
 
-// labs bounds how many run at the same time: more would only make each slower.
-var labs = make(chan struct{}, 2)
+// labs bounds how many run at the same time: three, or two of which one at least runs Java. More would only make each slower.
+var labs = semaphore.NewWeighted(6)
+
+const embedded, withJava = 2, 3
 
 // patience is the longest that any one thing in a lab may take; nothing here is expected to come near it.
 const patience = 90 * time.Second
@@ -62,12 +68,16 @@ type stage struct {
 func up(t *testing.T, changes ...func(*setup.Options)) *stage {
 	t.Helper()
 	t.Parallel()
-	labs <- struct{}{}
-	t.Cleanup(func() { <-labs })
 	o := setup.Options{Dir: t.TempDir(), Program: os.Args[0], Brokers: 1, Workloads: []setup.Workload{small("orders")}}
 	for _, change := range changes {
 		change(&o)
 	}
+	weight := int64(embedded)
+	if o.Kafka == setup.Apache {
+		weight = withJava
+	}
+	require.NoError(t, labs.Acquire(t.Context(), weight))
+	t.Cleanup(func() { labs.Release(weight) })
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // the first one may have to build
 	defer cancel()
 	lab, err := setup.Up(ctx, o)
