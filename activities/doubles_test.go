@@ -201,6 +201,11 @@ func (l *fakeLink) PatchOffsets(ctx context.Context, next map[replication.Partit
 		if l.mirrors["orders"].State != replication.MirrorStopped {
 			return fmt.Errorf("offsets of a running connector cannot be changed: %w", fault.ErrInvalid)
 		}
+		for at, offset := range next {
+			if offset < 0 {
+				return fmt.Errorf("where %s is to go on is unknown: %w", at.Name(), fault.ErrInvalid)
+			}
+		}
 		l.patched = next
 		return nil
 	})

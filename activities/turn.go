@@ -117,6 +117,9 @@ type turning struct {
 // exists says whether To has the topic, as one that is no mirror.
 func (one TurnTopic) exists() bool { return one.State == turnLeft || one.State == turnEmpty }
 
+// nothing says whether nothing of the topic is on To, so that it is mirrored from the start.
+func (one TurnTopic) nothing() bool { return one.State == turnMissing || one.State == turnEmpty }
+
 func (a *Turns) begun(ctx context.Context, in TurnInput) (*turning, error) {
 	r, err := a.opened(ctx, in.Guard, in.Route)
 	if err != nil {
@@ -224,6 +227,7 @@ func (a *Turns) Examine(ctx context.Context, in TurnInput) (out TurnPlan, err er
 	}
 	out.LinkName, out.Marks, out.Topics = status.Name, t.run, len(t.here)
 	e := &examined{turning: t, states: states, out: &out}
+	e.identities()
 	list, err := e.topics(ctx, a.Recoverers)
 	if err != nil {
 		return out, err
@@ -306,7 +310,7 @@ func (e *examined) topics(ctx context.Context, open Recoverers) ([]TurnTopic, er
 			e.add("partitions", LevelProblem, fmt.Sprintf("topic %s has %d partitions on %s and %d on %s", t.Name, t.Partitions, e.names.From.Name, old.Partitions, e.names.To.Name),
 				"give both the same number, or delete the topic on "+e.names.To.Name+" by hand once nothing there is needed")
 		}
-		if one.State == turnMissing || one.State == turnEmpty {
+		if one.nothing() {
 			e.lost(&one, gone)
 		}
 		for p := range int32(t.Partitions) { //nolint:gosec // Kafka's own numbers are 32 bits

@@ -154,10 +154,21 @@ func (e *examined) marksFit(list []TurnTopic) error {
 	return nil
 }
 
+// identities holds both clusters against the ids that the runbook names: the run that goes home would refuse another one, when all
+// has been copied to it.
+func (e *examined) identities() {
+	for i, site := range []Site{e.in.Route.From, e.in.Route.To} {
+		if want := site.Cluster.ID; want != "" && want != e.ids[i] {
+			e.add("cluster identity", LevelProblem, fmt.Sprintf("%s answers as cluster %s, the runbook says %s", site.Name, e.ids[i], want),
+				"if that is meant, a cluster set up anew, correct its id in the runbook; else its bootstrap addresses")
+		}
+	}
+}
+
 // fresh says whether To has nothing of a topic, so that it is mirrored from the start.
 func (e *examined) fresh(list []TurnTopic, topic string) bool {
 	i := slices.IndexFunc(list, func(one TurnTopic) bool { return one.Topic == topic })
-	return i < 0 || list[i].State == turnMissing || list[i].State == turnEmpty
+	return i < 0 || list[i].nothing()
 }
 
 // others are topics that are not those that were marked: either cluster's may have been deleted and made anew under its name, and

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"switchback/replication"
+	"switchback/runbooks"
 )
 
 // connectorLink is the way home over connectors: nothing is taken, they are told where to begin.
@@ -143,8 +144,14 @@ func TestI4_AnotherClusterUnderTheOldName(t *testing.T) {
 	w.provision("east")
 	require.NoError(t, w.as("east", admin).CreateACLs(context.Background(), replication.TopicFence([]string{"orders", "payments"})))
 	in := w.turn()
+	in.Route.To.Cluster.ID = "east-id"
 	plan, err := w.examine(in)
 	require.NoError(t, err)
+	require.Equal(t, []string{"east answers as cluster east-new, the runbook says east-id"}, said(plan, "cluster identity"), "before anything is copied")
+	in.Route.To.Cluster.ID = "east-new"
+	plan, err = w.examine(in)
+	require.NoError(t, err)
+	require.Empty(t, said(plan, "cluster identity"))
 	require.Len(t, said(plan, "lost"), 1, "%v", plan.Findings)
 	require.Contains(t, said(plan, "lost")[0], "east is another cluster now (its id was east-id, and is east-new)")
 	in.Accept = []string{"orders"}
@@ -221,4 +228,31 @@ func TestARestoreMirrorsWhatIsMissing(t *testing.T) {
 	require.Equal(t, 1, link.restore)
 	require.Empty(t, back.deleted)
 	require.Contains(t, w.idsOn("east"), "orders")
+}
+
+// The connectors that led away are put to rest where an empty cluster begins, before their seal is lifted: its marks are of records
+// that it has not (P27).
+func TestP27_ConnectorsOfAnEmptyClusterRestAtItsBeginning(t *testing.T) {
+	t.Parallel()
+	w, _ := byConnectors(t)
+	w.remark(at("orders", 0), func(m *replication.Mark) { m.Boundary = replication.Unknown })
+	w.drop("east", "orders", "payments")
+	for _, topic := range []string{"orders", "payments"} {
+		w.link.set(topic, replication.MirrorStopped, "STOPPED")
+	}
+	mirror := runbooks.Principals{Data: "User:mm2-data", Admin: "User:mm2"}
+	seal := replication.TopicFence([]string{"orders"})[0]
+	seal.Principal = mirror.Data
+	require.NoError(t, w.as("west", admin).CreateACLs(t.Context(), []replication.ACL{seal}))
+	in := w.turn()
+	in.Opposite.MirrorMaker = &runbooks.MirrorMaker{Principals: mirror}
+	in.Accept = []string{"orders", "payments"}
+	require.NoError(t, w.recordsNow().put(t.Context(), map[string]any{aclsKey(in.Guard.Run.Runbook, "west"): OwnedACLs{Run: "r/1", ACLs: []replication.ACL{seal}}}))
+	plan, err := w.examine(in)
+	require.NoError(t, err)
+	require.Equal(t, WayAnew, plan.Way)
+	_, err = w.position(in)
+	require.NoError(t, err)
+	require.Equal(t, map[replication.Partition]int64{at("orders", 0): 0, at("orders", 1): 0, at("payments", 0): 0}, w.link.patched)
+	require.NotContains(t, w.denies("west"), seal.String())
 }

@@ -308,6 +308,15 @@ func (p *positioning) retire(ctx context.Context, opposite replication.Link) err
 	next := map[replication.Partition]int64{}
 	for at, m := range p.marks {
 		next[at] = m.Boundary
+	}
+	for _, one := range p.list {
+		for at := range p.own {
+			if at.Topic == one.Topic && one.nothing() {
+				next[at] = 0 // whatever marks say
+			}
+		}
+	}
+	for at := range next {
 		if !slices.Contains(topics, at.Topic) {
 			topics = append(topics, at.Topic)
 		}
@@ -334,7 +343,7 @@ func (p *positioning) next() (map[replication.Partition]int64, error) {
 			}
 			mark, marked := p.marks[at]
 			switch {
-			case one.State == turnMissing || one.State == turnEmpty || !marked && p.ends[at].LogEnd == 0:
+			case one.nothing() || !marked && p.ends[at].LogEnd == 0:
 				next[at] = 0 // whatever marks say: nothing of it is there
 			case !marked:
 				return nil, fmt.Errorf("%s has records on %s, and no mark says which of them %s has: %w", at.Name(), p.names.To.Name, p.names.From.Name, fault.ErrInvalid)
