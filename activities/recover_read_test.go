@@ -28,6 +28,7 @@ func (w *world) reading(in ReadingInput) (out ReadingResult, err error) {
 	if _, err = run[ReadingResult](w, (*Recovery)(nil).OpenReading, in); err != nil {
 		return out, err
 	}
+	in.Until = time.Now().Add(200 * time.Millisecond) // nobody reads
 	if out, err = run[ReadingResult](w, (*Recovery)(nil).AwaitReading, in); err != nil {
 		return out, err
 	}
@@ -127,7 +128,6 @@ func TestKilledWhileGroupsReadOnTheOldCluster(t *testing.T) {
 		w.kill = &kill{at: n, after: true}
 		_, _ = w.reading(in) // nobody hears what a dead process says
 		w.kill = nil
-		in.Until = late()
 		_, err := w.reading(in)
 		require.NoError(t, err, "killed after write %d of %v", n, w.trace)
 		require.Equal(t, whole.denies("east"), w.denies("east"), "killed after write %d", n)
