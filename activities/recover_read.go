@@ -162,14 +162,18 @@ func (a *Recovery) CloseReading(ctx context.Context, in ReadingInput) (out Readi
 		return out, err
 	}
 	killpoint.Reach("CloseReading/stopped")
-	if out.Groups, err = r.groupsRead(ctx, in); err != nil {
+	groups, err := r.fenceable(ctx, in.Groups) // all of them, whoever let them in
+	if err != nil {
 		return out, err
 	}
-	fence, err := r.mine(ctx, replication.GroupFence(named(out.Groups)))
+	fence, err := r.mine(ctx, replication.GroupFence(groups))
 	if err == nil {
 		err = r.refence(ctx, fence)
 	}
 	if err != nil {
+		return out, err
+	}
+	if out.Groups, err = r.groupsRead(ctx, in); err != nil {
 		return out, err
 	}
 	killpoint.Reach("CloseReading/fenced")
@@ -187,7 +191,7 @@ func (a *Recovery) CloseReading(ctx context.Context, in ReadingInput) (out Readi
 			return out, wrap("take away "+place.Consul.Prefix, err)
 		}
 	}
-	out.Text = readText(out.Groups) + "; closed again"
+	out.Text = strings.TrimPrefix(readText(out.Groups)+"; closed again", "; ")
 	return out, nil
 }
 
@@ -252,15 +256,9 @@ func (r *recovering) groupsRead(ctx context.Context, in ReadingInput) ([]GroupRe
 	if err != nil {
 		return nil, err
 	}
-	groups, err := r.from.Groups(ctx, in.Groups.Match)
+	names, err := r.fenceable(ctx, in.Groups)
 	if err != nil {
-		return nil, wrap("list groups of "+in.Route.From.Name, err)
-	}
-	var names []string
-	for _, g := range groups {
-		if !g.Opaque {
-			names = append(names, g.Name)
-		}
+		return nil, err
 	}
 	out := make([]GroupRead, len(names))
 	return out, each(names, func(i int, group string) error {
@@ -277,6 +275,20 @@ func (r *recovering) groupsRead(ctx context.Context, in ReadingInput) ([]GroupRe
 		}
 		return nil
 	})
+}
+
+// fenceable are the groups of the runbook on the old cluster whose offsets can be read.
+func (r *recovering) fenceable(ctx context.Context, match runbooks.Groups) (names []string, err error) {
+	groups, err := r.from.Groups(ctx, match.Match)
+	if err != nil {
+		return nil, wrap("list groups of "+r.names.From.Name, err)
+	}
+	for _, g := range groups {
+		if !g.Opaque {
+			names = append(names, g.Name)
+		}
+	}
+	return names, nil
 }
 
 func named(groups []GroupRead) (names []string) {

@@ -97,6 +97,21 @@ func TestReadingEndsWhenItsTimeIsOver(t *testing.T) {
 	require.Contains(t, w.denies("east"), replication.GroupFence([]string{"billing"})[0].String())
 }
 
+// A run that was terminated while groups read is closed by the next one, which may not even know what was rewound.
+func TestReadersOfARunThatIsGoneAreClosedOut(t *testing.T) {
+	t.Parallel()
+	w, in := rewound(t)
+	_, err := run[ReadingResult](w, (*Recovery)(nil).OpenReading, in)
+	require.NoError(t, err)
+	in.RecoveryInput, in.Until = in.other("second"), soon()
+	in.Tail = ""
+	out, err := run[ReadingResult](w, (*Recovery)(nil).CloseReading, in)
+	require.NoError(t, err)
+	require.Equal(t, "closed again", out.Text)
+	require.Contains(t, w.denies("east"), replication.GroupFence([]string{"billing"})[0].String())
+	require.Empty(t, w.entries[readingPlace].state.BootstrapServers)
+}
+
 // Nobody is let in where nothing was rewound.
 func TestNothingRewoundNothingToRead(t *testing.T) {
 	t.Parallel()

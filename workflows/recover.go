@@ -133,6 +133,7 @@ func (r *recovery) enterRecovery(ctx workflow.Context, until time.Time) error {
 		if r.unsettled {
 			return fmt.Errorf("run %s (%s) was closed without releasing the runbook, and what it left has to be settled first: the next failover does that", left.Run.ID(), left.Kind)
 		}
+		r.reading = true                                        // it may have let groups in on the old cluster
 		r.note(workflow.Now(ctx).Add(activities.WriteDeadline)) // its copies are fenced by those of this run (P30)
 		r.outlive(ctx)
 	}
