@@ -184,6 +184,9 @@ func (a *Fences) Lift(ctx context.Context, in FenceInput) (out FenceResult, err 
 	if err := dropACLs(ctx, r.to, in.Route.To.Name, fenceCopy, copied); err != nil {
 		return out, err
 	}
+	if err := bequeath(ctx, r.records, r.link, in.Guard.Run.Runbook, in.Route.From.Name, in.Route.To.Name); err != nil {
+		return out, err
+	}
 	if err := lift(ctx, r.records, r.to, in, in.Route.To.Name, &FenceResult{}); err != nil {
 		return out, err
 	}

@@ -296,6 +296,9 @@ func (p *positioning) connectors(ctx context.Context, out *TurnedResult) error {
 // mirror that comes, to where it holds that one (P5).
 func (p *positioning) retire(ctx context.Context, opposite replication.Link) error {
 	site := p.names.From.Name
+	if err := bequeath(ctx, p.rec, opposite, p.in.Guard.Run.Runbook, p.names.To.Name, site); err != nil {
+		return err
+	}
 	owned, err := p.rec.owned(ctx, p.in.Guard.Run.Runbook, site)
 	if err != nil {
 		return err
