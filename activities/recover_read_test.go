@@ -28,7 +28,7 @@ func (w *world) reading(in ReadingInput) (out ReadingResult, err error) {
 	if _, err = run[ReadingResult](w, (*Recovery)(nil).OpenReading, in); err != nil {
 		return out, err
 	}
-	in.Until = time.Now().Add(200 * time.Millisecond) // nobody reads
+	in.Until = time.Now().Add(time.Second) // nobody reads
 	if out, err = run[ReadingResult](w, (*Recovery)(nil).AwaitReading, in); err != nil {
 		return out, err
 	}
