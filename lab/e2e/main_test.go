@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -51,9 +52,12 @@ func TestMain(m *testing.M) {
 }
 
 // labs bounds how many run at the same time: three, or two of which one at least runs Java. More would only make each slower.
-var labs = semaphore.NewWeighted(6)
+var labs = semaphore.NewWeighted(everything)
 
-const embedded, withJava = 2, 3
+const embedded, withJava, everything = 2, 3, 6
+
+// alone are tests that hand over two hundred groups in the time that one attempt has for its writes.
+var alone = []string{"TestP33_EveryGroupGoesOnExactlyWhereItStood", "TestWithoutTheSourceGroupsGoOnAsTheReportSays"}
 
 // patience is the longest that any one thing in a lab may take; nothing here is expected to come near it.
 const patience = 90 * time.Second
@@ -73,7 +77,10 @@ func up(t *testing.T, changes ...func(*setup.Options)) *stage {
 		change(&o)
 	}
 	weight := int64(embedded)
-	if o.Kafka == setup.Apache {
+	switch {
+	case slices.Contains(alone, t.Name()):
+		weight = everything
+	case o.Kafka == setup.Apache:
 		weight = withJava
 	}
 	require.NoError(t, labs.Acquire(t.Context(), weight))

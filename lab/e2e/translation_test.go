@@ -505,11 +505,14 @@ func (l *library) goesOn(ctx context.Context, group string) {
 	require.Equal(l.t, want, got, group)
 }
 
-// checkpoints waits until the mirror has brought something of every group, of each topic that it reads. It takes its time.
+// checkpoints waits until the mirror has brought something of every group, of each topic that it reads. It takes its time, and where a
+// group stands before the first record that was synced it never does: after a while the report has to say so.
 func (l *library) checkpoints(ctx context.Context) {
 	l.t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	admin := kadm.NewClient(l.kafka("west"))
-	require.NoError(l.t, story.Until(ctx, "offsets of all groups on west", func() (bool, error) {
+	err := story.Until(ctx, "offsets of all groups on west", func() (bool, error) {
 		for _, group := range slices.Sorted(maps.Keys(l.stand)) {
 			have, err := admin.FetchOffsets(ctx, group)
 			if err != nil {
@@ -522,7 +525,10 @@ func (l *library) checkpoints(ctx context.Context) {
 			}
 		}
 		return true, nil
-	}))
+	})
+	if err != nil {
+		l.t.Log(err)
+	}
 }
 
 // When the source is dead no group skips what it has not committed, and none reads more again than the report says.
