@@ -40,7 +40,12 @@ func bequeath(ctx context.Context, rec records, link replication.Link, runbook, 
 }
 
 // fencing names the other runbooks of which a fence stands on a cluster.
-func fencing(ctx context.Context, rec records, runbook, site string) (names []string, err error) {
+func fencing(ctx context.Context, rec records, runbook, site string) ([]string, error) {
+	return owners(ctx, rec, runbook, func(on string, a replication.ACL) bool { return on == site && a.Principal == replication.Everybody })
+}
+
+// owners names the runbooks, this one apart, that own ACLs which count, by the cluster where they stand.
+func owners(ctx context.Context, rec records, runbook string, counts func(site string, a replication.ACL) bool) (names []string, err error) {
 	all, err := rec.to.Load(ctx, "acls/")
 	if err != nil {
 		return nil, wrap("read what stands of other runbooks", err)
@@ -50,9 +55,9 @@ func fencing(ctx context.Context, rec records, runbook, site string) (names []st
 		if err != nil {
 			return nil, err
 		}
-		name, on, _ := strings.Cut(strings.TrimPrefix(key, "acls/"), "/")
-		against := func(a replication.ACL) bool { return a.Principal == replication.Everybody }
-		if name != runbook && on == site && slices.ContainsFunc(owned.ACLs, against) {
+		name, site, _ := strings.Cut(strings.TrimPrefix(key, "acls/"), "/")
+		some := slices.ContainsFunc(owned.ACLs, func(a replication.ACL) bool { return counts(site, a) })
+		if some && name != runbook && !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}

@@ -294,7 +294,7 @@ func (o *old) quiet(ctx context.Context) bool {
 		_, text := notOK(verdict.Not)
 		wctx, err := o.wanted(ctx)
 		if err == nil {
-			_, err = logs.endTransactions(wctx, o.r.from, now)
+			_, err = logs.endTransactions(wctx, o.r.from, open(now))
 		}
 		return false, text, err
 	})

@@ -111,6 +111,11 @@ func (o *old) keepEnds(ctx context.Context, marks []replication.Mark, known []re
 	if !changed {
 		return nil
 	}
+	return o.keep(ctx, marks)
+}
+
+// keep stores the run's marks anew, on both clusters.
+func (o *old) keep(ctx context.Context, marks []replication.Mark) error {
 	rec := o.r.records
 	rec.alone = false
 	return putList(ctx, rec, marksKey(marks[0].SourceCluster, o.in.Guard.Run.ID()), marks)
@@ -143,7 +148,5 @@ func (o *old) bounds(ctx context.Context, marks []replication.Mark) ([]replicati
 	for j, i := range open {
 		marks[i] = found[j]
 	}
-	rec := o.r.records
-	rec.alone = false
-	return marks, putList(ctx, rec, marksKey(marks[0].SourceCluster, o.in.Guard.Run.ID()), marks)
+	return marks, o.keep(ctx, marks)
 }

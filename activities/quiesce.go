@@ -69,10 +69,10 @@ func (a *Logs) Quiesce(ctx context.Context, in WaitInput) (out QuiesceResult, er
 		unsettled, text = notOK(verdict.Not)
 		killpoint.Reach("Quiesce/middle")
 		var ended []string
-		if len(open(now)) > 0 { // whoever may not end it says so for as long as there is time, and not for as long as an attempt may write
+		if held := open(now); len(held) > 0 { // whoever may not end it says so for as long as there is time, and not for as long as an attempt may write
 			var wctx context.Context
 			if wctx, err = a.again(ctx, in.Guard); err == nil {
-				ended, err = a.endTransactions(wctx, r.from, now)
+				ended, err = a.endTransactions(wctx, r.from, held)
 			}
 		}
 		for _, id := range ended {
@@ -109,8 +109,7 @@ func open(ends []replication.Ends) (held []replication.Partition) {
 
 // endTransactions ends the open transactions of clients that are stopped: their last stable offset lies below the high
 // watermark and would never move again (P9).
-func (a *Logs) endTransactions(ctx context.Context, from Kafka, ends []replication.Ends) ([]string, error) {
-	held := open(ends)
+func (a *Logs) endTransactions(ctx context.Context, from Kafka, held []replication.Partition) ([]string, error) {
 	if len(held) == 0 {
 		return nil, nil
 	}

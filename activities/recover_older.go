@@ -27,14 +27,7 @@ type OlderTail struct {
 }
 
 func (o OlderTail) String() string {
-	n := fmt.Sprintf("%d offsets", o.Left)
-	switch {
-	case o.Open && o.Left == 0:
-		n = "an unknown number of offsets"
-	case o.Open:
-		n = fmt.Sprintf("at least %d offsets", o.Left)
-	}
-	s := fmt.Sprintf("an older tail, of run %s, which left %s at epoch %d, still has %s left", o.Run, o.From, o.Epoch, n)
+	s := fmt.Sprintf("an older tail, of run %s, which left %s at epoch %d, still has %s left", o.Run, o.From, o.Epoch, manyOffsets(o.Left, o.Open))
 	if len(o.Where) > 0 {
 		s += ": " + firstFew(o.Where)
 	}
@@ -69,7 +62,7 @@ func (p *recoveryPlan) older(ctx context.Context, newest []markSet) error {
 // leftOver is what a mark set still has that nobody has accounted for: by its last account, or else by its marks.
 func (p *recoveryPlan) leftOver(ctx context.Context, set markSet) (OlderTail, error) {
 	first := set.Marks[0]
-	o := OlderTail{Tail: first.SourceCluster + "/" + set.Run, From: first.From, Run: set.Run, Epoch: set.Epoch, Seen: set.Seen}
+	o := OlderTail{Tail: set.tail(), From: first.From, Run: set.Run, Epoch: set.Epoch, Seen: set.Seen}
 	if o.From == "" {
 		o.From = first.SourceCluster
 	}

@@ -234,7 +234,7 @@ func (p *recoveryPlan) quiet(ctx context.Context, names []string) error {
 		}
 		if _, text = notOK(unsettled); !p.in.DryRun {
 			if ctx, err = p.again(ctx); err == nil {
-				_, err = logs.endTransactions(ctx, p.route.from, now)
+				_, err = logs.endTransactions(ctx, p.route.from, open(now))
 			}
 		}
 		return false, text, err

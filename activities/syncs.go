@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"switchback/internal/fault"
@@ -192,23 +191,8 @@ func asBefore(ctx context.Context, rec records, link string, kept *SuspendedSync
 }
 
 // fencedBesides names the runbooks, this one apart, of which ACLs stand: ACL sync would copy those to where their clients are (P5).
-func fencedBesides(ctx context.Context, rec records, runbook string) (names []string, err error) {
-	all, err := rec.to.Load(ctx, "acls/")
-	if err != nil {
-		return nil, wrap("read what stands of other runbooks", err)
-	}
-	for key := range all {
-		owned, err := one[OwnedACLs](loaded(all), key)
-		if err != nil {
-			return nil, err
-		}
-		name, _, _ := strings.Cut(strings.TrimPrefix(key, "acls/"), "/")
-		if len(owned.ACLs) > 0 && name != runbook && !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names, nil
+func fencedBesides(ctx context.Context, rec records, runbook string) ([]string, error) {
+	return owners(ctx, rec, runbook, func(string, replication.ACL) bool { return true })
 }
 
 // Restore puts back what was recorded. What was never suspended is left alone, and ACL sync stays off while a fence of another
@@ -237,7 +221,7 @@ func (a *Syncs) Restore(ctx context.Context, in SyncsInput) (out SyncsResult, er
 		return out, err
 	}
 	var others []string
-	if len(r.link.Denials(replication.DenySyncs, nil)) == 0 { // else ACLs hold it, which have owners of their own
+	if !heldByACLs(r.link) { // else ACLs hold it, which have owners of their own
 		if others, err = fencedBesides(ctx, r.records, in.Guard.Run.Runbook); err != nil {
 			return out, err
 		}
