@@ -42,6 +42,7 @@ func (a *Fences) WhenReachable(ctx context.Context, in FenceWhenInput) (out Fenc
 		out.Text = "not fenced yet: waiting for " + out.Waiting
 		return out, nil
 	}
+	killpoint.Reach("WhenReachable/answered")
 	if f, yes := r.from.(faint); yes {
 		r.from = f.Kafka // it is what this is about: it gets the time that it takes
 	}

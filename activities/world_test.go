@@ -562,12 +562,15 @@ func everywhere(t *testing.T, setup func(t *testing.T) *world, act func(w *world
 	require.Equal(t, want, whole.state(), "twice")
 	for n := range writes {
 		for _, after := range []bool{false, true} {
-			w := setup(t)
-			w.kill = &kill{at: n, after: after}
-			_ = act(w) // nobody hears what a dead process says
-			w.kill = nil
-			require.NoError(t, act(w), "after being killed at write %d (%v): %v", n, after, w.trace)
-			require.Equal(t, want, w.state(), "after being killed at write %d (%v): %v", n, after, w.trace)
+			t.Run(fmt.Sprintf("killed at write %d, after it %v", n, after), func(t *testing.T) {
+				t.Parallel()
+				w := setup(t)
+				w.kill = &kill{at: n, after: after}
+				_ = act(w) // nobody hears what a dead process says
+				w.kill = nil
+				require.NoError(t, act(w), "%v", w.trace)
+				require.Equal(t, want, w.state(), "%v", w.trace)
+			})
 		}
 	}
 }

@@ -240,6 +240,7 @@ func (f *fencing) end(ctx workflow.Context) error {
 			return err
 		}
 	}
+	f.drainSignals()
 	_ = workflow.UpsertTypedSearchAttributes(safe, AttributePhase.ValueSet(state), AttributeOutcome.ValueSet(state))
 	f.show(safe)
 	return nil

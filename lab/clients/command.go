@@ -4,6 +4,7 @@ import (
 	"context"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -31,6 +32,7 @@ func Command(getenv func(string) string) *cobra.Command {
 		return Producer(ctx, p)
 	})}
 	producer.Flags().IntVar(&p.Rate, "rate", 200, "records per second")
+	producer.Flags().DurationVar(&p.Every, "every", 10*time.Millisecond, "how often they are sent: seldom costs less, often is a smoother flow")
 	producer.Flags().IntVar(&p.Keys, "keys", 120, "keys, each written by this instance alone")
 	producer.Flags().IntVar(&p.ValueSize, "size", 200, "bytes of a value")
 	c := ConsumerConfig{}
@@ -40,6 +42,7 @@ func Command(getenv func(string) string) *cobra.Command {
 	})}
 	consumer.Flags().StringVar(&c.Group, "group", "", "consumer group")
 	consumer.Flags().StringVar(&c.StaticID, "static-id", "", "group.instance.id: a static member, which does not leave when it ends")
+	consumer.Flags().DurationVar(&c.Rest, "rest", 0, "pause between two polls: larger batches cost less")
 	root.AddCommand(producer, consumer)
 	return root
 }

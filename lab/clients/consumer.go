@@ -17,7 +17,8 @@ import (
 type ConsumerConfig struct {
 	Config
 	Group    string
-	StaticID string // group.instance.id; empty for a dynamic member
+	StaticID string        // group.instance.id; empty for a dynamic member
+	Rest     time.Duration // between two polls
 }
 
 // Consumer reads until ctx ends. It commits after processing, and processing a record is to write it into the ledger.
@@ -67,6 +68,10 @@ func Consumer(ctx context.Context, config ConsumerConfig) error {
 			commit(ctx, client, nil)
 		}
 		client.AllowRebalance()
+		select {
+		case <-ctx.Done():
+		case <-time.After(config.Rest):
+		}
 	}
 	// What could not be committed before is committed now, or the end is not well: it will be read again.
 	ending, cancel := context.WithTimeout(context.Background(), flushTime)

@@ -15,9 +15,10 @@ import (
 // ProducerConfig is a producer: so many records a second over so many keys.
 type ProducerConfig struct {
 	Config
-	Rate      int // records per second
-	Keys      int // each written by this instance alone
-	ValueSize int // bytes
+	Rate      int           // records per second
+	Every     time.Duration // how often they are sent
+	Keys      int           // each written by this instance alone
+	ValueSize int           // bytes
 }
 
 // flushTime is how long a producer that was told to end waits for what it has sent to be acknowledged.
@@ -101,16 +102,13 @@ func answers(ctx context.Context, client *kgo.Client) bool {
 
 func (p *producer) key(i int) string { return fmt.Sprintf("%s/%d", p.config.Instance, i) }
 
-// tick is how often records are sent: small enough for a smooth flow.
-const tick = 10 * time.Millisecond
-
 // giveUp is how long a producer goes on without an acknowledgement before it ends with an error, to be started anew by
 // whoever watches over it: a client that was refused once may not recover by itself.
 const giveUp = 10 * time.Second
 
 // write sends at the rate until ctx ends, the ledger fails, or nothing is acknowledged any more.
 func (p *producer) write(ctx context.Context) {
-	ticker := time.NewTicker(tick)
+	ticker := time.NewTicker(p.config.Every)
 	defer ticker.Stop()
 	start, sent, at := time.Now(), 0, 0
 	for {

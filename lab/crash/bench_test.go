@@ -157,9 +157,9 @@ func (b *bench) client(w setup.Workload, c setup.Client, instance string, rate i
 		os.Args[0], "client", c.Role, "--instance", instance, "--ledger", b.ledger(w), "--topics", strings.Join(w.TopicNames(), ","),
 	}
 	if c.Role == runbooks.RoleProducer {
-		return append(command, "--rate", fmt.Sprint(rate))
+		return append(command, "--rate", fmt.Sprint(rate), "--every", "50ms")
 	}
-	return append(command, "--group", c.Group)
+	return append(command, "--group", c.Group, "--rest", "50ms")
 }
 
 func (b *bench) ledger(w setup.Workload) string { return filepath.Join(b.root, "ledger", w.Name) }

@@ -45,7 +45,7 @@ var lines = []string{
 }
 
 // late are those of FenceWhenReachable once the dead cluster answers again.
-var late = []string{"WhenReachable/before", "WhenReachable/fenced", "WhenReachable/kept", "WhenReachable/after", "Close/before", "Close/after"}
+var late = []string{"WhenReachable/answered", "WhenReachable/fenced", "WhenReachable/kept", "WhenReachable/after", "Close/before", "Close/after"}
 
 // chosen are the points that are played.
 func chosen(points []string) []string {

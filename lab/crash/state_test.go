@@ -204,7 +204,8 @@ func (p *play) admin(cluster string) (*kadm.Client, func()) {
 	return kadm.NewClient(client), client.Close
 }
 
-// tidy puts back what workloads share: a fence that still stands would be copied by ACL sync, so it goes first.
+// tidy puts back what workloads share: a fence that still stands would be copied by ACL sync, so it goes first, and with it what is
+// remembered of it: ACL sync stays off for others while a fence stands.
 func (p *play) tidy(ctx context.Context) {
 	p.t.Helper()
 	for _, cluster := range setup.Clusters {
@@ -221,12 +222,25 @@ func (p *play) tidy(ctx context.Context) {
 		}
 		require.Empty(p.t, p.deny(ctx, cluster))
 		done()
+		p.forget(ctx, cluster, "acls/"+p.Workload.Name+"/")
 	}
 	if p.bench.Options().Link != setup.ClusterLinking {
 		return
 	}
 	p.bench.call(p.t, http.MethodPut, p.bench.linkURL("/configs/acl.sync.enable"), map[string]string{"value": "true"}, nil)
 	require.NoError(p.t, p.bench.healthy(ctx, p.t))
+}
+
+// forget has a cluster forget what is remembered of the workload under a prefix.
+func (p *play) forget(ctx context.Context, cluster, prefix string) {
+	p.t.Helper()
+	client, err := p.bench.Kafka(cluster, "lab")
+	require.NoError(p.t, err)
+	defer client.Close()
+	for _, of := range setup.Clusters {
+		record := kgo.Record{Topic: activities.MarksTopic, Key: []byte(prefix + of)}
+		require.NoError(p.t, client.ProduceSync(ctx, &record).FirstErr())
+	}
 }
 
 // healthy waits until no task of the link speaks of a server that was away: a planned run does not begin over that.

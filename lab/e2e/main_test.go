@@ -123,9 +123,9 @@ func client(w setup.Workload, role string) setup.Client {
 func command(word string, ledger string, w setup.Workload, c setup.Client, instance string, rate int, more ...string) []string {
 	args := []string{os.Args[0], word, c.Role, "--instance", instance, "--ledger", ledger, "--topics", strings.Join(w.TopicNames(), ",")}
 	if c.Role == runbooks.RoleProducer {
-		args = append(args, "--rate", fmt.Sprint(rate))
+		args = append(args, "--rate", fmt.Sprint(rate), "--every", "50ms")
 	} else {
-		args = append(args, "--group", c.Group)
+		args = append(args, "--group", c.Group, "--rest", "50ms")
 	}
 	return append(args, more...)
 }
