@@ -194,12 +194,15 @@ func (b *bench) file(point string) string {
 	return filepath.Join(b.orders, strings.ReplaceAll(point, "/", "."))
 }
 
-// again starts a process that was killed.
+// again starts a process that was killed. A worker that comes to its next death before anybody has seen it ready has started.
 func (b *bench) again(t *testing.T, name string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	require.NoError(t, b.StartAgain(ctx, name))
+	if err := b.StartAgain(ctx, name); err != nil {
+		reached, _ := filepath.Glob(b.file("*.reached"))
+		require.True(t, name == "worker" && len(reached) > 0, "%v", err)
+	}
 }
 
 // logs are the last lines of some processes, for a test that failed.

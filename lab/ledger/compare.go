@@ -14,7 +14,7 @@ import (
 // sentence; none means that the report tells what the clients saw. The offsets of both clusters are taken for the same, as a
 // byte-for-byte mirror keeps them, unless the ledger says that they are renumbered. A compact report has counts only, and only those are checked.
 func Compare(l *Ledger, v Verdict, r report.Report) []string {
-	c := comparison{r: r, acked: l.Acked, seen: l.Seen, renumbered: renumbered(l, r)}
+	c := comparison{of: l, r: r, acked: l.Acked, seen: l.Seen, renumbered: renumbered(l, r)}
 	c.outcome()
 	used := c.epochs()
 	c.loss(v)
@@ -27,6 +27,7 @@ func Compare(l *Ledger, v Verdict, r report.Report) []string {
 }
 
 type comparison struct {
+	of    *Ledger
 	r     report.Report
 	acked []Acked
 	seen  []Seen

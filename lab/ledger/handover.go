@@ -69,7 +69,7 @@ func (c *comparison) offset(r reader, o report.GroupOffset, did *reading, writte
 	switch {
 	case did.onSource && o.Source == nil:
 		c.disagree("the report says that group %s had no offset in %s; it read up to offset %d on %s", r.group, r.topicPartition, did.last, c.r.From)
-	case did.onSource && *o.Source != did.last+1:
+	case did.onSource && *o.Source != did.last+1 && !c.uncommitted(r, *o.Source):
 		c.disagree("the report says that group %s was at offset %d of %s; it read up to offset %d on %s", r.group, *o.Source, r.topicPartition, did.last, c.r.From)
 	case did.last < 0 && o.Source != nil && len(written) > 0 && written[0] < *o.Source:
 		c.disagree("the report says that group %s was at offset %d of %s; it never read there, and offset %d was acknowledged", r.group, *o.Source, r.topicPartition, written[0])
@@ -86,6 +86,21 @@ func (c *comparison) offset(r reader, o report.GroupOffset, did *reading, writte
 	if skipped := to - from; skipped > 0 {
 		c.disagree("the report says that group %s was handed offset %d of %s; on %s it began at offset %d and passed over %d acknowledged records", r.group, *o.Target, r.topicPartition, c.r.To, did.first, skipped)
 	}
+}
+
+// uncommitted says whether a group was at an offset because its broker was killed before it could commit what it had read from there on.
+func (c *comparison) uncommitted(r reader, from int64) bool {
+	killed, beyond := uncommittedOf(c.of, r.group), false
+	for i := range c.seen {
+		s := &c.seen[i]
+		if s.Group != r.group || s.Topic != r.topic || s.Partition != r.partition || s.Cluster != c.r.From || s.Offset < from || !c.old(s.Cluster, s.Epoch) {
+			continue
+		}
+		if beyond = true; !killed.lacks(s) {
+			return false
+		}
+	}
+	return beyond
 }
 
 func (c *comparison) readings() map[reader]*reading {

@@ -36,21 +36,31 @@ func uncommittedOf(l *Ledger, group string) uncommitted {
 }
 
 // mayRepeat says whether a record that was read first and now again lies between the last commit before an outage and what
-// had been processed by then, on the same cluster. A record that is fetched already may be processed after the kill.
+// had been processed by then. A record that is fetched already may be processed after the kill. On the cluster itself it is the same
+// offset; where the group went on elsewhere, because it was stopped while its cluster was away, it may have another.
 func (u uncommitted) mayRepeat(first, again *Seen) bool {
-	if first.Cluster != again.Cluster || first.Partition != again.Partition || first.Offset != again.Offset {
+	if first.Cluster == again.Cluster && (first.Partition != again.Partition || first.Offset != again.Offset) {
 		return false
 	}
-	return slices.ContainsFunc(u.outages, func(o Outage) bool {
-		return o.Cluster == again.Cluster && first.At.Before(o.Back) && again.At.After(o.Killed) && first.Offset >= u.committed(again)
-	})
+	return slices.ContainsFunc(u.outages, func(o Outage) bool { return again.At.After(o.Killed) && u.took(o, first) }) &&
+		first.Offset >= u.committed(first, again.At)
 }
 
-// committed is up to where the group had committed in the partition when a record was read.
-func (u uncommitted) committed(at *Seen) int64 {
+// took says whether a broker that was killed may have taken the commit of a record along.
+func (u uncommitted) took(o Outage, s *Seen) bool {
+	return o.Cluster == s.Cluster && s.At.Before(o.Back)
+}
+
+// lacks says whether outages are why a group never committed a record.
+func (u uncommitted) lacks(s *Seen) bool {
+	return slices.ContainsFunc(u.outages, func(o Outage) bool { return u.took(o, s) }) && s.Offset >= u.committed(s, time.Time{})
+}
+
+// committed is up to where the group had committed in a record's partition at a time, the zero time for the end.
+func (u uncommitted) committed(of *Seen, at time.Time) int64 {
 	last := int64(0)
-	for _, c := range u.commits[topicPartition{at.Topic, at.Partition}] {
-		if c.Cluster == at.Cluster && !c.At.After(at.At) {
+	for _, c := range u.commits[topicPartition{of.Topic, of.Partition}] {
+		if c.Cluster == of.Cluster && (at.IsZero() || !c.At.After(at)) {
 			last = c.Offset
 		}
 	}

@@ -30,7 +30,15 @@ func TestOnlyWhatABrokerTookWithItIsReadAgain(t *testing.T) {
 		{"the broker was killed later", func(l *Ledger, again *Seen) { l.Outages[0].Killed = again.At.Add(time.Second) }, false},
 		{"it was read first when the broker was back", func(l *Ledger, _ *Seen) { l.Outages[0].Back = l.Outages[0].Killed.Add(-time.Hour) }, false},
 		{"nobody killed a broker", func(l *Ledger, _ *Seen) { l.Outages = nil }, false},
-		{"it was read on the other cluster", func(_ *Ledger, again *Seen) { again.Cluster, again.Epoch = "west", 8 }, false},
+		{"the group went on elsewhere", func(_ *Ledger, again *Seen) { again.Cluster, again.Epoch = "west", 8; again.Offset += 7 }, true},
+		{"the group went on elsewhere, and had committed it", func(l *Ledger, again *Seen) {
+			l.Committed[0].Offset = again.Offset + 1
+			again.Cluster, again.Epoch = "west", 8
+		}, false},
+		{"the group went on elsewhere, where the broker was killed", func(l *Ledger, again *Seen) {
+			l.Outages[0].Cluster = "west"
+			again.Cluster, again.Epoch = "west", 8
+		}, false},
 		{"it has another offset", func(_ *Ledger, again *Seen) { again.Offset++ }, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -57,6 +65,30 @@ func TestOnlyWhatABrokerTookWithItIsReadAgain(t *testing.T) {
 			}
 			require.Equal(t, map[string]int{readTwice: 1}, numbers(v), "%s", v)
 			require.Zero(t, v.Uncommitted)
+		})
+	}
+}
+
+// A group whose broker was killed before its last commit is handed over where it had committed, and the report says so.
+func TestAGroupIsWhereItCommittedBeforeItsBrokerWasKilled(t *testing.T) {
+	for name, killed := range map[string]bool{"the broker was killed": true, "nobody killed a broker": false} {
+		t.Run(name, func(t *testing.T) {
+			s := tell(4, 5, "east", "west")
+			*s.offset("audit", "orders", 0).Source--
+			if killed {
+				for _, r := range s.ledger.Seen {
+					if r.Cluster == "east" && r.Group == "audit" {
+						s.ledger.Outages = []Outage{{Cluster: "east", Killed: r.At, Back: r.At.Add(3 * time.Second)}}
+					}
+				}
+			}
+			says := s.judge().Against(s.ledger, s.report, "out/report.json").Disagreements
+			if killed {
+				require.Empty(t, says)
+				return
+			}
+			require.Len(t, says, 1)
+			require.Contains(t, says[0], "group audit was at offset 8 of orders-0; it read up to offset 8 on east")
 		})
 	}
 }

@@ -34,7 +34,7 @@ type Aftermath struct {
 // AgainstUnplanned compares the verdict's ledger with the report of an unplanned run, which lies at path, and with what
 // stood after it. What the report states is set apart in Aftermath: everything else is a defect, as it always is.
 func (v Verdict) AgainstUnplanned(l *Ledger, r report.Report, path string, d Disaster) Verdict {
-	a := aftermath{comparison: comparison{r: r, acked: l.Acked, seen: l.Seen, renumbered: renumbered(l, r), unplanned: true}, d: d}
+	a := aftermath{comparison: comparison{of: l, r: r, acked: l.Acked, seen: l.Seen, renumbered: renumbered(l, r), unplanned: true}, d: d}
 	v.Report, v.Aftermath = path, &a.out
 	a.outcome()
 	used := a.epochs()
