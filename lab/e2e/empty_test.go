@@ -2,12 +2,15 @@ package e2e_test
 
 import (
 	"context"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
 
+	"switchback/activities"
 	"switchback/lab/setup"
 	"switchback/runbooks"
 	"switchback/workflows"
@@ -17,7 +20,7 @@ import (
 // by topic; then the workload goes home to a cluster that is mirrored from the start.
 
 // loses is a workload that was moved to west when east died with records that were not mirrored: so many were acknowledged.
-func (s *stage) loses(t *testing.T) (p *play, away workflows.Result, stranded int64) {
+func (s *stage) loses(t *testing.T) (p *play, stranded int64) {
 	t.Helper()
 	p = s.play(t, "orders")
 	p.flows("east")
@@ -26,12 +29,12 @@ func (s *stage) loses(t *testing.T) (p *play, away workflows.Result, stranded in
 	p.flows("east")
 	run := p.unplanned("east-is-gone", p.dies("east"))
 	p.approved(run)
-	away = p.ends(run, workflows.Completed)
+	p.ends(run, workflows.Completed)
 	p.flows("west")
 	stranded, err := p.Missing(t.Context(), "west")
 	require.NoError(t, err)
 	require.Positive(t, stranded, "nothing is stranded, so there is nothing to show")
-	return p, away, stranded
+	return p, stranded
 }
 
 // givesUp has a failback refused until the loss of every topic in which something was stranded is accepted by name, and goes home.
@@ -78,7 +81,7 @@ func TestI4_FailbackToAClusterThatCameBackEmpty(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := up(t, with, edited(func(b *runbooks.Runbook) { b.Recovery = &runbooks.Recovery{Default: "append"} }))
-			p, _, stranded := s.loses(t)
+			p, stranded := s.loses(t)
 			s.does(t, "start east on new disks", func(ctx context.Context) error { return s.StartEmpty(ctx, "east", false) })
 			var f workflows.FencingStatus
 			s.does(t, "fence east", func(ctx context.Context) (err error) { f, err = p.Fenced(ctx, "east"); return err })
@@ -122,4 +125,31 @@ func (s *stage) deleted(t *testing.T, topic string, p *play) (stranded int64) {
 	_, err = kadm.NewClient(admin).DeleteTopic(t.Context(), topic)
 	require.NoError(t, err)
 	return stranded
+}
+
+// Over MirrorMaker 2 the connectors of the way home begin at the first offset, whether it is the old cluster on new disks or
+// another one under its name.
+func TestI4_FailbackOverMirrorMakerToAClusterThatCameBackEmpty(t *testing.T) {
+	for name, another := range map[string]bool{"the same cluster id": false, "another cluster id": true} {
+		t.Run(name, func(t *testing.T) {
+			s := up(t, onApache(t), edited(func(b *runbooks.Runbook) { b.Recovery = &runbooks.Recovery{Default: "append"} }))
+			p, stranded := s.loses(t)
+			was := s.ClusterID("east")
+			s.does(t, "start east on new disks", func(ctx context.Context) error { return s.StartEmpty(ctx, "east", another) })
+			var f workflows.FencingStatus
+			s.does(t, "fence east", func(ctx context.Context) (err error) { f, err = p.Fenced(ctx, "east"); return err })
+			require.Contains(t, f.Ended, "gone for ever")
+			if another { // the runbook names its id
+				var plan workflows.FailbackPlan
+				s.operator(t).json(1, &plan, "plan", "failback", "orders")
+				require.True(t, slices.ContainsFunc(plan.Turn.Findings, func(f activities.Finding) bool { return f.Check == "cluster identity" }))
+				raw, err := os.ReadFile(s.RunbookFile("orders"))
+				require.NoError(t, err)
+				require.NoError(t, os.WriteFile(s.RunbookFile("orders"), []byte(strings.ReplaceAll(string(raw), was, s.ClusterID("east"))), 0o600))
+			}
+			_, plan := p.givesUp("lost for ever")
+			require.Equal(t, "mirror everything", string(plan.Turn.Way))
+			p.lostOnly(stranded)
+		})
+	}
 }

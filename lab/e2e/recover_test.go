@@ -22,16 +22,7 @@ import (
 // fenced.
 func (s *stage) afterADisaster(t *testing.T) *play {
 	t.Helper()
-	p := s.play(t, "orders")
-	p.flows("east")
-	s.does(t, "the groups' offsets are mirrored", func(ctx context.Context) error { return p.HandedOver(ctx, "east", "west") })
-	s.holdUp(t, p.Workload)
-	p.flows("east")
-	gone := p.dies("east")
-	run := p.unplanned("east-is-gone", gone)
-	p.approved(run)
-	p.ends(run, workflows.Completed)
-	p.flows("west")
+	p, _ := s.loses(t)
 	s.does(t, "start east again", func(ctx context.Context) error { return p.BringBack(ctx, "east") })
 	fenced := p.fenced("east")
 	require.Positive(t, fenced.Loss.AtLeast, "nothing is stranded, so there is nothing to show")
