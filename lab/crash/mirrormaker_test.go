@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"switchback/lab/setup"
-	"switchback/runbooks"
 	"switchback/workflows"
 )
 
@@ -34,11 +33,9 @@ func newMirrorBench(t *testing.T, workloads []setup.Workload, changes ...func(*s
 	o := setup.Options{
 		Dir: filepath.Join(root, "lab"), Program: os.Args[0], Kafka: setup.Apache, Link: setup.MirrorMaker, Workloads: workloads,
 		WorkerTags: []string{"killpoints"}, WorkerEnv: []string{"SWITCHBACK_KILLPOINTS=" + b.orders},
-		EditRunbook: func(r *runbooks.Runbook) { // connectors whose source is dead take a minute to stop
-			patient(r)
-			r.Budgets.Promote = runbooks.Duration(2 * time.Minute)
-		}, ClientCommand: b.client,
+		EditRunbook: patient, ClientCommand: b.client,
 	}
+	setup.Impatient(&o)
 	for _, change := range changes {
 		change(&o)
 	}

@@ -132,7 +132,7 @@ func (s *stage) deleted(t *testing.T, topic string, p *play) (stranded int64) {
 func TestI4_FailbackOverMirrorMakerToAClusterThatCameBackEmpty(t *testing.T) {
 	for name, another := range map[string]bool{"the same cluster id": false, "another cluster id": true} {
 		t.Run(name, func(t *testing.T) {
-			s := up(t, onApache(t), edited(func(b *runbooks.Runbook) { b.Recovery = &runbooks.Recovery{Default: "append"} }))
+			s := up(t, onApache(t), setup.Impatient, edited(func(b *runbooks.Runbook) { b.Recovery = &runbooks.Recovery{Default: "append"} }))
 			p, stranded := s.loses(t)
 			was := s.ClusterID("east")
 			s.does(t, "start east on new disks", func(ctx context.Context) error { return s.StartEmpty(ctx, "east", another) })

@@ -129,7 +129,7 @@ func TestFailbackAfterADisaster(t *testing.T) {
 // Over MirrorMaker 2 nothing is truncated or deleted: connectors of the other direction are made, set to the marks, and leave
 // out what was recovered (P26). Nothing is lost or doubled on the whole way, and afterwards it can be left once more.
 func TestP26_FailbackOverMirrorMaker(t *testing.T) {
-	s := up(t, onApache(t), encrypted, edited(func(b *runbooks.Runbook) { b.Recovery = &runbooks.Recovery{Default: "append"} }))
+	s := up(t, onApache(t), encrypted, setup.Impatient, edited(func(b *runbooks.Runbook) { b.Recovery = &runbooks.Recovery{Default: "append"} }))
 	p := s.afterADisaster(t)
 	home := p.ends(p.failback("home", workflows.FailbackInput{}), workflows.Completed)
 	p.flows("east")

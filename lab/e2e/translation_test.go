@@ -79,7 +79,7 @@ func newLibrary(t *testing.T, changes ...func(*setup.Options)) *library {
 					config["groups"] += "|reader-.*"
 				}
 			}
-		})...)
+		}, setup.Impatient)...)
 	seed := uint64(time.Now().UnixNano()) //nolint:gosec // any number
 	t.Logf("seed %d", seed)
 	return &library{

@@ -269,7 +269,7 @@ func TestP10_ASuperUserMirrorIsWaitedFor(t *testing.T) {
 // decision on: nobody would ever end it, and no consumer that reads committed records would get past it. The run names it
 // and aborts it.
 func TestP19_TheMirrorsOpenTransactionIsEnded(t *testing.T) {
-	s := onMirrors(t, func(o *setup.Options) { o.ExactlyOnce = true }, edited(soonGivenUp))
+	s := onMirrors(t, func(o *setup.Options) { o.ExactlyOnce = true }, setup.Impatient, edited(soonGivenUp))
 	p, west := s.play(t, "orders"), s.clusterAs(t, "west", "lab")
 	p.flows("east")
 	s.does(t, "the groups' offsets are mirrored", func(ctx context.Context) error { return p.HandedOver(ctx, "east", "west") })

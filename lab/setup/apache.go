@@ -130,6 +130,21 @@ func (l *Lab) createConnectors(ctx context.Context) error {
 	return l.connectWorker(Clusters[1]).Create(ctx, connectors...)
 }
 
+// Impatient connectors give up a dead cluster within seconds. With MirrorMaker's own settings that takes them a minute.
+func Impatient(o *Options) {
+	before := o.EditConnector
+	o.EditConnector = func(name string, config map[string]string) {
+		if before != nil {
+			before(name, config)
+		}
+		config["admin.timeout.ms"] = "5000"
+		for _, client := range []string{"admin", "consumer"} {
+			config["source."+client+".default.api.timeout.ms"] = "5000"
+			config["source."+client+".request.timeout.ms"] = "4000"
+		}
+	}
+}
+
 func (l *Lab) mirrorFlow(from, to string) apache.Flow {
 	f := apache.Flow{
 		From: from, To: to, FromBootstrap: l.Bootstrap(from), ToBootstrap: l.Bootstrap(to), TLS: l.certs.files(),
