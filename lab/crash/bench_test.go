@@ -194,10 +194,11 @@ func (b *bench) file(point string) string {
 	return filepath.Join(b.orders, strings.ReplaceAll(point, "/", "."))
 }
 
-// again starts a process that was killed. A worker that comes to its next death before anybody has seen it ready has started.
+// again starts a process that was killed. A worker that comes to its next death before anybody has seen it ready has started. Kafka
+// Connect waits a minute for what its tasks had begun.
 func (b *bench) again(t *testing.T, name string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
 	if err := b.StartAgain(ctx, name); err != nil {
 		reached, _ := filepath.Glob(b.file("*.reached"))
