@@ -45,6 +45,9 @@ const (
 	retryTimeout   = 6 * time.Second
 	requestRetries = 4
 	maxBackoff     = 400 * time.Millisecond
+
+	hedgeAfter = 300 * time.Millisecond // what any broker can answer is asked of another one after it
+	hedges     = 3                      // of them at once, so that two may be silent
 )
 
 // Config says how to reach a cluster, and as whom.
@@ -183,38 +186,64 @@ func (c *Cluster) metadata(ctx context.Context, topics []string) (*kmsg.Metadata
 func (c *Cluster) ask() kmsg.Requestor { return prompt{c.client} }
 
 // prompt gives up when the context ends. franz-go's own client goes on while a connection is being set up, and a broker
-// that accepts connections and is silent would hold the caller for the whole time-out.
+// that accepts connections and is silent would hold the caller for the whole time-out. What every broker can answer is asked of the
+// next one when the first takes long.
 type prompt struct{ cl *kgo.Client }
 
 func (p prompt) Request(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
-	return promptly(ctx, func() (kmsg.Response, error) { return p.cl.Request(ctx, req) })
+	brokers, same := 1, func() kmsg.Request { return req }
+	switch r := req.(type) {
+	case *kmsg.MetadataRequest:
+		brokers, same = hedges, func() kmsg.Request { c := *r; return &c }
+	case *kmsg.DescribeACLsRequest:
+		brokers, same = hedges, func() kmsg.Request { c := *r; return &c }
+	}
+	return promptly(ctx, brokers, func(ctx context.Context) (kmsg.Response, error) { return p.cl.Request(ctx, same()) })
 }
 
 // sharded asks every broker that holds a part of the answer; what is missing is an error in its shard.
 func (c *Cluster) sharded(ctx context.Context, req kmsg.Request) []kgo.ResponseShard {
-	shards, err := promptly(ctx, func() ([]kgo.ResponseShard, error) { return c.client.RequestSharded(ctx, req), nil })
+	shards, err := promptly(ctx, 1, func(ctx context.Context) ([]kgo.ResponseShard, error) { return c.client.RequestSharded(ctx, req), nil })
 	if err != nil {
 		return []kgo.ResponseShard{{Meta: kgo.BrokerMetadata{NodeID: -1}, Req: req, Err: err}}
 	}
 	return shards
 }
 
-func promptly[T any](ctx context.Context, do func() (T, error)) (T, error) {
+// promptly does something once, and up to so many times at once while there is no answer. The first answer that is no error counts;
+// franz-go asks another broker each time.
+func promptly[T any](ctx context.Context, most int, do func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	type answer struct {
 		value T
 		err   error
 	}
-	done := make(chan answer, 1)
-	go func() {
-		v, err := do()
-		done <- answer{v, err}
-	}()
-	select {
-	case a := <-done:
-		return a.value, a.err
-	case <-ctx.Done():
-		var none T
-		return none, ctx.Err()
+	answers := make(chan answer, most)
+	asked, failed := 0, 0
+	ask := func() {
+		asked++
+		go func() {
+			v, err := do(ctx)
+			answers <- answer{v, err}
+		}()
+	}
+	again := time.NewTicker(hedgeAfter)
+	defer again.Stop()
+	for ask(); ; {
+		select {
+		case a := <-answers:
+			if failed++; a.err == nil || failed == asked {
+				return a.value, a.err
+			}
+		case <-again.C:
+			if asked < most {
+				ask()
+			}
+		case <-ctx.Done():
+			var none T
+			return none, ctx.Err()
+		}
 	}
 }
 

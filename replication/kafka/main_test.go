@@ -128,6 +128,24 @@ func TestIdentityWithEveryMechanism(t *testing.T) {
 	}
 }
 
+// A broker that accepts connections and is silent holds up nothing that the others can answer.
+func TestOneSilentBrokerHoldsUpNothing(t *testing.T) {
+	f := fake(t)
+	for _, key := range []kmsg.Key{kmsg.Metadata, kmsg.DescribeACLs} {
+		onNode(f, key, 1, func(kmsg.Request) (kmsg.Response, error, bool) { return nil, nil, true })
+	}
+	c := as(t, f, admin)
+	ctx, cancel := context.WithTimeout(t.Context(), requestTimeout-time.Second) // no request is given up before
+	defer cancel()
+	for range 6 { // brokers are asked in turn
+		id, err := c.Identity(ctx)
+		require.NoError(t, err)
+		require.Len(t, id.Brokers, 3)
+		_, err = c.ACLs(ctx)
+		require.NoError(t, err)
+	}
+}
+
 func TestSecretsAreNotSeen(t *testing.T) {
 	f := fake(t)
 	var log strings.Builder
