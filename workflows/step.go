@@ -250,6 +250,9 @@ func (e *engine) drop(name Step) {
 // that was made already.
 func (e *engine) through(s step, failed error) error {
 	for {
+		if e.stop != nil && !e.final { // it came while the step waited for others, or was parked
+			return e.stop
+		}
 		err := failed
 		if failed = nil; err == nil {
 			err = e.try(e.ctx, s)
