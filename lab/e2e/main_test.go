@@ -56,8 +56,10 @@ var labs = semaphore.NewWeighted(everything)
 
 const embedded, withJava, everything = 2, 3, 6
 
-// alone are tests that hand over two hundred groups in the time that one attempt has for its writes.
-var alone = []string{"TestP33_EveryGroupGoesOnExactlyWhereItStood", "TestWithoutTheSourceGroupsGoOnAsTheReportSays"}
+// alone are tests that hand over two hundred groups in the time that one attempt has for its writes, and one of eight JVMs.
+var alone = []string{
+	"TestP33_EveryGroupGoesOnExactlyWhereItStood", "TestWithoutTheSourceGroupsGoOnAsTheReportSays", "TestP06_ARealBrokerThatStandsStillIsNotFenced",
+}
 
 // patience is the longest that any one thing in a lab may take; nothing here is expected to come near it.
 const patience = 90 * time.Second
