@@ -47,7 +47,7 @@ func TestP18_AnOldClusterThatAnswersIsComparedRecordByRecord(t *testing.T) {
 	run := p.unplanned("east-answers", time.Now())
 	p.approved(run)
 	out := p.ends(run, workflows.Completed)
-	require.True(t, p.report(out).Loss.Open)
+	require.Contains(t, out.Sentence, ", open", "its report may have the number already")
 	p.flows("west")
 	p.fenced("east")
 	for _, o := range p.report(out).Offsets {
