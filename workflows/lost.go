@@ -22,7 +22,7 @@ const (
 var everyRole = []string{runbooks.RoleProducer, runbooks.RoleConsumer, runbooks.RoleBoth}
 
 // halted says that a step must not go on: somebody else has gone on, or an operator stops the run.
-func (e *engine) halted(err error) bool { return isStale(err) || e.stop != nil && !e.final }
+func (e *engine) halted(err error) bool { return isStale(err) || e.stopped() }
 
 // holdBackSyncs suspends what the link does by itself, if it can be reached. It waits for no cycle: the hand-over reads its
 // offsets back, and FenceWhenReachable suspends before it fences (P34).

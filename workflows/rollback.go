@@ -122,7 +122,7 @@ func (e *engine) park(name Step, maySkip bool, text string) answer {
 	e.status.Parked = fmt.Sprintf("%s. An operator must %s; %s.", text, can, going)
 	before := e.status.Phase
 	e.phase(phaseParked)
-	_ = workflow.Await(e.safe, func() bool { return e.answer != nil || e.stop != nil && !e.final && !e.undoing })
+	_ = workflow.Await(e.safe, func() bool { return e.answer != nil || e.stopped() && !e.undoing })
 	e.status.Parked, e.parked = "", parked{}
 	e.phase(before)
 	if e.answer == nil {

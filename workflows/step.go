@@ -196,11 +196,14 @@ func (e *engine) between(s step) error {
 		e.phase(phaseHeld)
 		_ = workflow.Await(e.safe, func() bool { return e.held == nil || e.stop != nil })
 	}
-	if e.stop != nil && !e.final {
+	if e.stopped() {
 		return e.stop
 	}
 	return nil
 }
+
+// stopped says that an operator stops the run, and that it can still go back.
+func (e *engine) stopped() bool { return e.stop != nil && !e.final }
 
 // begin starts a step beside the others.
 func (e *engine) begin(s step) {
@@ -250,7 +253,7 @@ func (e *engine) drop(name Step) {
 // that was made already.
 func (e *engine) through(s step, failed error) error {
 	for {
-		if e.stop != nil && !e.final { // it came while the step waited for others, or was parked
+		if e.stopped() { // it came while the step waited for others, or was parked
 			return e.stop
 		}
 		err := failed
@@ -260,7 +263,7 @@ func (e *engine) through(s step, failed error) error {
 		switch {
 		case err == nil:
 			return nil
-		case e.stop != nil && !e.final:
+		case e.stopped():
 			return e.stop
 		case !e.final && !isStandstill(err) || isStale(err):
 			return err

@@ -26,7 +26,7 @@ func TestConnectWorkerKilled(t *testing.T) {
 	whole := onMirrors(t, func(o *setup.Options) { o.ExactlyOnce = true })
 	connect := setup.ConnectProcess("west")
 	t.Run("Check middle", func(t *testing.T) {
-		p := whole.in(t)
+		p := whole.of(t)
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		defer cancel()
 		line := results.line(t, scenario{point: "Check/middle"})
@@ -42,7 +42,7 @@ func TestConnectWorkerKilled(t *testing.T) {
 	})
 	for _, at := range chosen(asked) {
 		t.Run(strings.ReplaceAll(at, "/", " "), func(t *testing.T) {
-			p := whole.in(t)
+			p := whole.of(t)
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
 			line := results.line(t, scenario{point: at})
@@ -61,7 +61,7 @@ func TestConnectWorkerKilled(t *testing.T) {
 		})
 	}
 	t.Run("AwaitStopped before", func(t *testing.T) {
-		p := whole.in(t)
+		p := whole.of(t)
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		defer cancel()
 		p.page = unplanned
@@ -84,11 +84,4 @@ func TestConnectWorkerKilled(t *testing.T) {
 		line.took(p.judged(ctx, "west", result))
 		line.outcome = result.Outcome
 	})
-}
-
-// in is the same play told by a test within it.
-func (p *play) in(t *testing.T) *play {
-	told := *p
-	told.t = t
-	return &told
 }

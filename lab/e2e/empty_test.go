@@ -12,7 +12,6 @@ import (
 
 	"switchback/activities"
 	"switchback/lab/setup"
-	"switchback/runbooks"
 	"switchback/workflows"
 )
 
@@ -80,7 +79,7 @@ func TestI4_FailbackToAClusterThatCameBackEmpty(t *testing.T) {
 		"a link for each direction": func(o *setup.Options) { o.OneWayLink = true },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := up(t, with, edited(func(b *runbooks.Runbook) { b.Recovery = &runbooks.Recovery{Default: "append"} }))
+			s := up(t, with, appending)
 			p, stranded := s.loses(t)
 			s.does(t, "start east on new disks", func(ctx context.Context) error { return s.StartEmpty(ctx, "east", false) })
 			var f workflows.FencingStatus
@@ -102,7 +101,7 @@ func TestI4_FailbackToAClusterThatCameBackInPart(t *testing.T) {
 		"delete and mirror":    func(o *setup.Options) { o.OneWayLink = true },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := up(t, with, edited(func(b *runbooks.Runbook) { b.Recovery = &runbooks.Recovery{Default: "append"} }))
+			s := up(t, with, appending)
 			p := s.afterADisaster(t)
 			stranded := s.deleted(t, "orders.01", p)
 			_, plan := p.givesUp("east came back without it")
@@ -132,7 +131,7 @@ func (s *stage) deleted(t *testing.T, topic string, p *play) (stranded int64) {
 func TestI4_FailbackOverMirrorMakerToAClusterThatCameBackEmpty(t *testing.T) {
 	for name, another := range map[string]bool{"the same cluster id": false, "another cluster id": true} {
 		t.Run(name, func(t *testing.T) {
-			s := up(t, onApache(t), setup.Impatient, edited(func(b *runbooks.Runbook) { b.Recovery = &runbooks.Recovery{Default: "append"} }))
+			s := up(t, onApache(t), setup.Impatient, appending)
 			p, stranded := s.loses(t)
 			was := s.ClusterID("east")
 			s.does(t, "start east on new disks", func(ctx context.Context) error { return s.StartEmpty(ctx, "east", another) })

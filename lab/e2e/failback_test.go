@@ -11,7 +11,6 @@ import (
 	"switchback/activities"
 	"switchback/lab/setup"
 	"switchback/report"
-	"switchback/runbooks"
 	"switchback/workflows"
 )
 
@@ -109,7 +108,7 @@ func TestFailbackAfterADisaster(t *testing.T) {
 		"delete and mirror":    func(o *setup.Options) { o.OneWayLink = true },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := up(t, with, edited(func(b *runbooks.Runbook) { b.Recovery = &runbooks.Recovery{Default: "append"} }))
+			s := up(t, with, appending)
 			p := s.afterADisaster(t)
 			home := p.ends(p.failback("home", workflows.FailbackInput{}), workflows.Completed)
 			p.flows("east")
@@ -129,7 +128,7 @@ func TestFailbackAfterADisaster(t *testing.T) {
 // Over MirrorMaker 2 nothing is truncated or deleted: connectors of the other direction are made, set to the marks, and leave
 // out what was recovered (P26). Nothing is lost or doubled on the whole way, and afterwards it can be left once more.
 func TestP26_FailbackOverMirrorMaker(t *testing.T) {
-	s := up(t, onApache(t), encrypted, setup.Impatient, edited(func(b *runbooks.Runbook) { b.Recovery = &runbooks.Recovery{Default: "append"} }))
+	s := up(t, onApache(t), encrypted, setup.Impatient, appending)
 	p := s.afterADisaster(t)
 	home := p.ends(p.failback("home", workflows.FailbackInput{}), workflows.Completed)
 	p.flows("east")
@@ -149,7 +148,7 @@ func TestP26_FailbackOverMirrorMaker(t *testing.T) {
 
 // Records that exist nowhere else do not go: the run refuses until they are recovered, or their loss is accepted by name (I9).
 func TestFailbackDestroysNothingThatWasNotAcceptedByName(t *testing.T) {
-	s := up(t, edited(func(b *runbooks.Runbook) { b.Recovery = &runbooks.Recovery{Default: "append"} }))
+	s := up(t, appending)
 	p := s.afterADisaster(t)
 	refused := p.ends(p.failback("too-early", workflows.FailbackInput{NoRecovery: true}), workflows.FailedRun)
 	require.Contains(t, refused.Sentence, "exist nowhere else")

@@ -15,10 +15,7 @@ import (
 // onMirrors is a lab on Apache Kafka and MirrorMaker 2 with worker and traffic.
 func onMirrors(t *testing.T, changes ...func(*setup.Options)) *stage {
 	t.Helper()
-	if missing := setup.Missing(setup.Options{Kafka: setup.Apache}); missing != "" {
-		t.Skip(missing)
-	}
-	return up(t, append([]func(*setup.Options){func(o *setup.Options) { o.Kafka, o.Link = setup.Apache, setup.MirrorMaker }}, changes...)...)
+	return up(t, append([]func(*setup.Options){onApache(t)}, changes...)...)
 }
 
 func policy(name string) func(*setup.Options) { return func(o *setup.Options) { o.Policy = name } }

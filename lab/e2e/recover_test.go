@@ -29,6 +29,9 @@ func (s *stage) afterADisaster(t *testing.T) *play {
 	return p
 }
 
+// appending is a runbook whose stranded records are appended, and nobody is asked.
+var appending = edited(func(b *runbooks.Runbook) { b.Recovery = &runbooks.Recovery{Default: "append"} })
+
 // treated is a runbook that says what becomes of stranded records, after one approval.
 func treated(r runbooks.Recovery) func(*setup.Options) {
 	return edited(func(b *runbooks.Runbook) {

@@ -14,7 +14,7 @@ import (
 // sentence; none means that the report tells what the clients saw. The offsets of both clusters are taken for the same, as a
 // byte-for-byte mirror keeps them, unless the ledger says that they are renumbered. A compact report has counts only, and only those are checked.
 func Compare(l *Ledger, v Verdict, r report.Report) []string {
-	c := comparison{of: l, r: r, acked: l.Acked, seen: l.Seen, renumbered: renumbered(l, r)}
+	c := comparison{of: l, r: r, renumbered: renumbered(l, r)}
 	c.outcome()
 	used := c.epochs()
 	c.loss(v)
@@ -27,11 +27,9 @@ func Compare(l *Ledger, v Verdict, r report.Report) []string {
 }
 
 type comparison struct {
-	of    *Ledger
-	r     report.Report
-	acked []Acked
-	seen  []Seen
-	says  []string
+	of   *Ledger
+	r    report.Report
+	says []string
 
 	renumbered renumbering
 	unplanned  bool
@@ -59,8 +57,8 @@ func (c *comparison) outcome() {
 		return // parked somewhere in between, and the report says where
 	}
 	last := map[string]*Acked{}
-	for i := range c.acked {
-		if a := &c.acked[i]; c.ofThisRun(a.Epoch) {
+	for i := range c.of.Acked {
+		if a := &c.of.Acked[i]; c.ofThisRun(a.Epoch) {
 			last[a.Instance] = a
 		}
 	}
@@ -97,11 +95,11 @@ func (c *comparison) epochs() bool {
 			during[it] = true
 		}
 	}
-	for i := range c.acked {
-		note(c.acked[i].At, c.acked[i].Cluster, c.acked[i].Epoch)
+	for i := range c.of.Acked {
+		note(c.of.Acked[i].At, c.of.Acked[i].Cluster, c.of.Acked[i].Epoch)
 	}
-	for i := range c.seen {
-		note(c.seen[i].At, c.seen[i].Cluster, c.seen[i].Epoch)
+	for i := range c.of.Seen {
+		note(c.of.Seen[i].At, c.of.Seen[i].Cluster, c.of.Seen[i].Epoch)
 	}
 	expected, before, after := map[carried]bool{}, c.r.Epoch.Before, c.r.Epoch.After
 	switch {
@@ -182,8 +180,8 @@ func (c *comparison) positions() {
 		}
 		return extents[p]
 	}
-	for i := range c.acked {
-		switch a := &c.acked[i]; {
+	for i := range c.of.Acked {
+		switch a := &c.of.Acked[i]; {
 		case c.old(a.Cluster, a.Epoch):
 			e := at(a)
 			e.last, e.there = max(e.last, a.Offset), max(e.there, c.renumbered.onTarget(a))

@@ -91,8 +91,8 @@ func (c *comparison) offset(r reader, o report.GroupOffset, did *reading, writte
 // uncommitted says whether a group was at an offset because its broker was killed before it could commit what it had read from there on.
 func (c *comparison) uncommitted(r reader, from int64) bool {
 	killed, beyond := uncommittedOf(c.of, r.group), false
-	for i := range c.seen {
-		s := &c.seen[i]
+	for i := range c.of.Seen {
+		s := &c.of.Seen[i]
 		if s.Group != r.group || s.Topic != r.topic || s.Partition != r.partition || s.Cluster != c.r.From || s.Offset < from || !c.old(s.Cluster, s.Epoch) {
 			continue
 		}
@@ -105,8 +105,8 @@ func (c *comparison) uncommitted(r reader, from int64) bool {
 
 func (c *comparison) readings() map[reader]*reading {
 	out := map[reader]*reading{}
-	for i := range c.seen {
-		s := &c.seen[i]
+	for i := range c.of.Seen {
+		s := &c.of.Seen[i]
 		r := reader{s.Group, topicPartition{s.Topic, s.Partition}}
 		did := out[r]
 		if did == nil {
@@ -132,8 +132,8 @@ func (c *comparison) readings() map[reader]*reading {
 // has offsets of its own those of the source alone.
 func (c *comparison) written() map[topicPartition][]int64 {
 	out := map[topicPartition][]int64{}
-	for i := range c.acked {
-		a := &c.acked[i]
+	for i := range c.of.Acked {
+		a := &c.of.Acked[i]
 		if c.renumbered.on && a.Cluster != c.r.From {
 			continue
 		}
@@ -172,12 +172,12 @@ func (c *comparison) windows() {
 			w.add(instance, cluster, at)
 		}
 	}
-	for i := range c.acked {
-		a := &c.acked[i]
+	for i := range c.of.Acked {
+		a := &c.of.Acked[i]
 		note(&producers, a.At, a.Cluster, a.Epoch, a.Client, a.Instance)
 	}
-	for i := range c.seen {
-		s := &c.seen[i]
+	for i := range c.of.Seen {
+		s := &c.of.Seen[i]
 		note(&consumers, s.At, s.Cluster, s.Epoch, s.Client, s.Instance)
 	}
 	wrote, standstill := c.r.SwitchWindow.ProducersSeconds, c.r.SwitchWindow.ConsumersSeconds

@@ -34,7 +34,7 @@ type Aftermath struct {
 // AgainstUnplanned compares the verdict's ledger with the report of an unplanned run, which lies at path, and with what
 // stood after it. What the report states is set apart in Aftermath: everything else is a defect, as it always is.
 func (v Verdict) AgainstUnplanned(l *Ledger, r report.Report, path string, d Disaster) Verdict {
-	a := aftermath{comparison: comparison{of: l, r: r, acked: l.Acked, seen: l.Seen, renumbered: renumbered(l, r), unplanned: true}, d: d}
+	a := aftermath{comparison: comparison{of: l, r: r, renumbered: renumbered(l, r), unplanned: true}, d: d}
 	v.Report, v.Aftermath = path, &a.out
 	a.outcome()
 	used := a.epochs()
@@ -81,8 +81,8 @@ func (a *aftermath) explore() {
 		a.disagree("the report gives no position, so nothing says what was mirrored")
 	}
 	later := map[id]bool{} // acknowledged by the new cluster
-	for i := range a.acked {
-		if c := &a.acked[i]; a.new(c.Cluster, c.Epoch) {
+	for i := range a.of.Acked {
+		if c := &a.of.Acked[i]; a.new(c.Cluster, c.Epoch) {
 			later[id{c.Topic, c.Key, c.Seq}] = true
 		}
 	}
@@ -95,8 +95,8 @@ func (a *aftermath) explore() {
 		}
 	}
 	acked := map[id]bool{}
-	for i := range a.acked {
-		if c := &a.acked[i]; c.Cluster == a.r.From {
+	for i := range a.of.Acked {
+		if c := &a.of.Acked[i]; c.Cluster == a.r.From {
 			acked[id{c.Topic, c.Key, c.Seq}] = true
 		}
 	}
@@ -207,8 +207,8 @@ func (a *aftermath) within(who string, least int64, most *int64, n int64) {
 // marks: every partition has one, and nothing was written on the target below the end at which its mirror stopped.
 func (a *aftermath) marks() {
 	first := map[topicPartition]int64{}
-	for i := range a.acked {
-		c := &a.acked[i]
+	for i := range a.of.Acked {
+		c := &a.of.Acked[i]
 		p := topicPartition{c.Topic, c.Partition}
 		if at, some := first[p]; a.new(c.Cluster, c.Epoch) && (!some || c.Offset < at) {
 			first[p] = c.Offset
@@ -311,8 +311,8 @@ func behindAtMost(proof string) (records int64, bounded bool) {
 // reads counts how often each group has read each record, before the switch and after it.
 func (a *aftermath) reads() (before, after map[string]map[id]int) {
 	before, after = map[string]map[id]int{}, map[string]map[id]int{}
-	for i := range a.seen {
-		s := &a.seen[i]
+	for i := range a.of.Seen {
+		s := &a.of.Seen[i]
 		counts := before
 		if s.Epoch > *a.r.Epoch.Before {
 			counts = after
@@ -345,8 +345,8 @@ func (a *aftermath) decided() *float64 {
 			approved = d.At
 		}
 	}
-	for i := range a.acked {
-		if c := &a.acked[i]; a.new(c.Cluster, c.Epoch) && (first.IsZero() || c.At.Before(first)) {
+	for i := range a.of.Acked {
+		if c := &a.of.Acked[i]; a.new(c.Cluster, c.Epoch) && (first.IsZero() || c.At.Before(first)) {
 			first = c.At
 		}
 	}
