@@ -42,7 +42,8 @@ type fakeLink struct {
 	hang     map[string]bool // promote never ends
 	deaf     map[string]int  // so many requests are accepted without a sign
 	refuse   map[string]string
-	statusNo int // so many Status requests find no link: it was just made
+	statusNo int          // so many Status requests find no link: it was just made
+	looks    atomic.Int32 // Status requests
 }
 
 type fakeMirror struct {
@@ -77,6 +78,7 @@ func (l *fakeLink) describe() string {
 }
 
 func (l *fakeLink) Status(ctx context.Context) (replication.LinkStatus, error) {
+	defer l.looks.Add(1)
 	if l.silent {
 		<-ctx.Done()
 		return replication.LinkStatus{}, ctx.Err()

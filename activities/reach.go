@@ -47,7 +47,7 @@ func (a *Fences) RaiseReachable(ctx context.Context, in FenceInput) (out FenceRe
 	if err != nil {
 		return out, err
 	}
-	if err := aclSyncIsOff(ctx, r); errors.Is(err, fault.ErrConflict) { // a link that does not answer is no reason to wait
+	if err := suspended(ctx, r); err != nil {
 		return out, err
 	}
 	topics := withBorn(ctx, r, scope.TopicNames(), in)
@@ -75,6 +75,24 @@ func (a *Fences) RaiseReachable(ctx context.Context, in FenceInput) (out FenceRe
 		out.Text = fmt.Sprintf("%s is not fenced as a whole, whoever is cut off may write there: %v", from, err)
 	}
 	return out, nil
+}
+
+// suspended waits for ACL sync to be off, half as long as an attempt may write: syncs are suspended beside the fence. A link that does not
+// answer is no reason to wait.
+func suspended(ctx context.Context, r *route) (on error) {
+	err := until(ctx, time.Now().Add(WriteDeadline/2), readBackEvery, func(ctx context.Context) (bool, string, error) {
+		if err := aclSyncIsOff(ctx, r); ctx.Err() == nil {
+			on = err
+		}
+		return !errors.Is(on, fault.ErrConflict), "syncs to be suspended", nil
+	})
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errTimeUp):
+		return on
+	}
+	return err
 }
 
 // withBorn adds topics of the runbook that the source has besides: nobody mirrors them, and what is written there is lost.

@@ -109,6 +109,20 @@ func TestP05_NoReachableFenceWhileACLSyncIsOn(t *testing.T) {
 	require.Empty(t, w.denies("east"))
 }
 
+// Syncs are suspended beside the fence, which waits for that.
+func TestP05_AReachableFenceWaitsForTheSuspension(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	raised := make(chan error, 1)
+	before := w.link.looks.Load()
+	go func() { _, err := w.raiseReachable(); raised <- err }()
+	require.Eventually(t, func() bool { return w.link.looks.Load() > before }, 10*time.Second, time.Millisecond, "it looks, and finds them on")
+	_, err := attempts[SyncsResult](w, (*Syncs)(nil).Suspend, SyncsInput{Guard: w.guard(), Route: w.route()})
+	require.NoError(t, err)
+	require.NoError(t, <-raised)
+	require.NotEmpty(t, w.denies("east"))
+}
+
 // Everything that stands on the target works without the source, and takes no longer than a knock at it.
 func TestP20_ADeadSourceHoldsUpNothing(t *testing.T) {
 	t.Parallel()

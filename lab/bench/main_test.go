@@ -20,7 +20,6 @@ import (
 
 	"switchback/lab/cli"
 	"switchback/lab/setup"
-	"switchback/runbooks"
 )
 
 var (
@@ -104,13 +103,7 @@ func up(t *testing.T, o setup.Options) *setup.Lab {
 	root := t.TempDir()
 	o.Dir, o.Program = filepath.Join(root, "lab"), os.Args[0]
 	o.ClientCommand = func(w setup.Workload, c setup.Client, instance string, rate int) []string {
-		command := []string{
-			os.Args[0], "client", c.Role, "--instance", instance, "--ledger", ledgerOf(o.Dir, w), "--topics", strings.Join(w.TopicNames(), ","),
-		}
-		if c.Role == runbooks.RoleProducer {
-			return append(command, "--rate", fmt.Sprint(rate))
-		}
-		return append(command, "--group", c.Group)
+		return setup.SampleClient(os.Args[0], ledgerOf(o.Dir, w), w, c, instance, rate)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()

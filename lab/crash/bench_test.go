@@ -153,13 +153,7 @@ func patient(b *runbooks.Runbook) {
 
 // client is the sample program with a ledger for each workload.
 func (b *bench) client(w setup.Workload, c setup.Client, instance string, rate int) []string {
-	command := []string{
-		os.Args[0], "client", c.Role, "--instance", instance, "--ledger", b.ledger(w), "--topics", strings.Join(w.TopicNames(), ","),
-	}
-	if c.Role == runbooks.RoleProducer {
-		return append(command, "--rate", fmt.Sprint(rate), "--every", "50ms")
-	}
-	return append(command, "--group", c.Group, "--rest", "50ms")
+	return setup.InBatches(c, setup.SampleClient(os.Args[0], b.ledger(w), w, c, instance, rate))
 }
 
 func (b *bench) ledger(w setup.Workload) string { return filepath.Join(b.root, "ledger", w.Name) }

@@ -64,12 +64,13 @@ const (
 	comingBack page = "failback after a planned failover"
 	restored   page = "failback after a disaster, truncate and restore"
 	rebuilt    page = "failback after a disaster, delete and mirror"
+	patched    page = "failback after a disaster, MirrorMaker 2"
 	staying    page = "fail-forward"
 	protecting page = "protect"
 )
 
 // pages are in the order of the table.
-var pages = []page{planned, unplanned, forsaken, mirrored, recovering, comingBack, restored, rebuilt, staying, protecting}
+var pages = []page{planned, unplanned, forsaken, mirrored, recovering, comingBack, restored, rebuilt, patched, staying, protecting}
 
 // journey says whether a run of the page is no failover: nobody is switched, or by a run of its own within it.
 func (p page) journey() bool { return slices.Index(pages, p) >= slices.Index(pages, recovering) }

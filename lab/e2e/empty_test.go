@@ -74,6 +74,7 @@ func (p *play) lostOnly(lost int64) {
 }
 
 func TestI4_FailbackToAClusterThatCameBackEmpty(t *testing.T) {
+	t.Parallel()
 	for name, with := range map[string]func(*setup.Options){
 		"a bidirectional link":      func(*setup.Options) {},
 		"a link for each direction": func(o *setup.Options) { o.OneWayLink = true },
@@ -96,6 +97,7 @@ func TestI4_FailbackToAClusterThatCameBackEmpty(t *testing.T) {
 
 // One topic was deleted at home: the others are recovered as ever, and only what was stranded in that one is given up.
 func TestI4_FailbackToAClusterThatCameBackInPart(t *testing.T) {
+	t.Parallel()
 	for name, with := range map[string]func(*setup.Options){
 		"truncate and restore": func(*setup.Options) {},
 		"delete and mirror":    func(o *setup.Options) { o.OneWayLink = true },
@@ -129,6 +131,7 @@ func (s *stage) deleted(t *testing.T, topic string, p *play) (stranded int64) {
 // Over MirrorMaker 2 the connectors of the way home begin at the first offset, whether it is the old cluster on new disks or
 // another one under its name.
 func TestI4_FailbackOverMirrorMakerToAClusterThatCameBackEmpty(t *testing.T) {
+	t.Parallel()
 	for name, another := range map[string]bool{"the same cluster id": false, "another cluster id": true} {
 		t.Run(name, func(t *testing.T) {
 			s := up(t, onApache(t), setup.Impatient, appending)

@@ -34,6 +34,7 @@ func (p *play) failback(id string, in workflows.FailbackInput) sdk.WorkflowRun {
 // After a planned failover nothing is stranded: the workload goes home over the same link, nothing is lost or read twice on
 // the whole way, and the link mirrors as it did before. Then all of it once more: protection is what it was.
 func TestFailbackAfterAPlannedFailover(t *testing.T) {
+	t.Parallel()
 	for name, with := range map[string]func(*setup.Options){
 		"truncate and restore": func(*setup.Options) {},
 		"delete and mirror":    func(o *setup.Options) { o.OneWayLink = true },
@@ -103,6 +104,7 @@ func (s *stage) denied(t *testing.T, cluster string) (list []string) {
 // After a disaster with stranded records: they are recovered first, then the workload goes home, and each acknowledged record
 // is there. What was truncated or deleted on the way exists elsewhere.
 func TestFailbackAfterADisaster(t *testing.T) {
+	t.Parallel()
 	for name, with := range map[string]func(*setup.Options){
 		"truncate and restore": func(*setup.Options) {},
 		"delete and mirror":    func(o *setup.Options) { o.OneWayLink = true },

@@ -66,6 +66,7 @@ func (p *play) accounted(out workflows.Result) report.LaggedData {
 
 // Each acknowledged record is on the new cluster exactly once, whatever died on the way.
 func TestRecoveryByAppendBringsEveryRecordBackOnce(t *testing.T) {
+	t.Parallel()
 	for name, killed := range map[string]bool{"undisturbed": false, "the worker is killed in its middle": true} {
 		t.Run(name, func(t *testing.T) {
 			points := story.Points(t.TempDir())

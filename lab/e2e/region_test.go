@@ -22,6 +22,7 @@ func regional(o *setup.Options) { o.Regional = true }
 // is a new one, so that it has never been able to log in there. The run needs none of it; the region's Consul is told as soon as it
 // is back, which is what AlignDiscovery waits for, and the old cluster is fenced.
 func TestALostRegionTakesItsConsulAndItsVaultAlong(t *testing.T) {
+	t.Parallel()
 	for name, with := range map[string]func(*testing.T) func(*setup.Options){
 		"cluster linking": func(*testing.T) func(*setup.Options) { return func(*setup.Options) {} },
 		"MirrorMaker 2":   onApache,

@@ -36,6 +36,7 @@ var (
 // their middle. After each story the ledger judges all of it, and I1 to I9 hold. A story depends on its seed alone, as far as
 // anything that runs on several processes can: `-stories 1 -seed N` plays it again.
 func TestRandomStories(t *testing.T) {
+	t.Parallel()
 	first := *seed
 	if first == 0 {
 		first = uint64(time.Now().UnixMilli() % 1_000_000)

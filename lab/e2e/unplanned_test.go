@@ -32,6 +32,7 @@ func onApache(t *testing.T) func(*setup.Options) {
 // The active cluster is killed under traffic: the workload goes on elsewhere. When the cluster is back it is fenced first,
 // by a worker that was itself killed meanwhile, and what was lost is exactly what the run and the fence say.
 func TestP13_ADeadClusterIsLeftAndFencedWhenItIsBack(t *testing.T) {
+	t.Parallel()
 	for name, with := range map[string]func(*testing.T) func(*setup.Options){
 		"cluster linking": func(*testing.T) func(*setup.Options) { return func(*setup.Options) {} },
 		"MirrorMaker 2":   onApache,

@@ -255,3 +255,42 @@ func TestWhatWasNeverAcknowledgedMayBeThereTwice(t *testing.T) {
 	require.Equal(t, 1, v.Duplicated)
 	require.Equal(t, 1, v.Aftermath.Repeated)
 }
+
+// A record that is stranded without an acknowledgement was read there all the same, and its producer sends it anew: its group reads
+// it twice, whatever offset it was handed. A mirrored record is another matter.
+func TestWhatItsProducerSendsAnewIsNotReadAgainForAnOffset(t *testing.T) {
+	for name, mirrored := range map[string]bool{"sent anew": false, "mirrored": true} {
+		t.Run(name, func(t *testing.T) {
+			s, d := disaster(t)
+			end := *s.position("orders", 0).TargetEnd
+			i := slices.IndexFunc(s.ledger.Acked, func(a Acked) bool {
+				return a.Cluster == "east" && a.Topic == "orders" && a.Partition == 0 && a.Offset == end
+			})
+			a := s.ledger.Acked[i]
+			last := s.ledger.Acked[len(s.ledger.Acked)-1]
+			a.Cluster, a.Epoch, a.At, a.Offset = "west", last.Epoch, last.At, 100
+			s.ledger.Acked = append(slices.Delete(s.ledger.Acked, i, i+1), a)
+			if mirrored {
+				s.position("orders", 0).TargetEnd = number(101)
+			}
+			log := d.Logs["west"]
+			log.Records = append(slices.Clone(log.Records), LogRecord{a.Topic, a.Partition, a.Offset, a.Key, a.Seq, ""})
+			d.Logs["west"], s.logs["west"] = log, log
+			for _, group := range []string{"billing", "audit"} {
+				seen := s.ledger.Seen[slices.IndexFunc(s.ledger.Seen, func(r Seen) bool { return r.Cluster == "west" && r.Group == group })]
+				seen.At, seen.Topic, seen.Partition, seen.Offset, seen.Key, seen.Seq = last.At, a.Topic, a.Partition, a.Offset, a.Key, a.Seq
+				s.ledger.Seen = append(s.ledger.Seen, seen)
+				s.offset(group, "orders", 0).Proof = "checkpoint, up to 0 records behind"
+			}
+			v := s.judgeUnplanned(d)
+			says := "it read 1 again"
+			if mirrored {
+				require.Contains(t, v.String(), says)
+				return
+			}
+			require.NotContains(t, v.String(), says)
+			require.Equal(t, 3, v.Aftermath.ReadAgain)
+			require.Empty(t, v.Disagreements)
+		})
+	}
+}

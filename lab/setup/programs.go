@@ -207,14 +207,24 @@ func (l *Lab) ReaderSpec(w Workload, c Client, cluster, instance string, topics 
 
 // sampleClient is the lab's own client program.
 func (l *Lab) sampleClient(w Workload, c Client, instance string, rate int) []string {
-	command := []string{
-		l.programs.Lab, "client", c.Role, "--instance", instance, "--ledger", l.LedgerDir(),
-		"--topics", strings.Join(w.TopicNames(), ","),
-	}
+	return SampleClient(l.programs.Lab, l.LedgerDir(), w, c, instance, rate)
+}
+
+// SampleClient is the command line of an instance of a sample client, played by a program, that writes its ledger into a folder.
+func SampleClient(program, ledger string, w Workload, c Client, instance string, rate int) []string {
+	command := []string{program, "client", c.Role, "--instance", instance, "--ledger", ledger, "--topics", strings.Join(w.TopicNames(), ",")}
 	if c.Role == runbooks.RoleProducer {
 		return append(command, "--rate", strconv.Itoa(rate))
 	}
 	return append(command, "--group", c.Group)
+}
+
+// InBatches has one send and poll every 50 ms: where many labs share a machine, requests of one record each are most of its work.
+func InBatches(c Client, command []string) []string {
+	if c.Role == runbooks.RoleProducer {
+		return append(command, "--every", "50ms")
+	}
+	return append(command, "--rest", "50ms")
 }
 
 // registered is nil once an instance says in Consul that it runs, or that it is stopped where that is what is wanted.

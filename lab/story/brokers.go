@@ -82,6 +82,29 @@ func (b *Brokers) Turn(ctx context.Context, topics ...string) error {
 	})
 }
 
+// Trust has partitions of a topic without a leader led by a replica that lives again. Kafka itself does not believe that a broker
+// that was killed still has all that it alone had, and waits until an operator says so.
+func (b *Brokers) Trust(ctx context.Context, topic string) error {
+	admin := kadm.NewClient(b.client)
+	return Until(ctx, "leaders of "+topic, func() (bool, error) {
+		found, err := admin.ListTopics(ctx, topic)
+		if err != nil {
+			return false, err
+		}
+		var elect kadm.TopicsSet
+		for _, p := range found[topic].Partitions.Sorted() {
+			if p.Leader < 0 {
+				elect.Add(topic, p.Partition)
+			}
+		}
+		if len(elect) == 0 {
+			return true, nil
+		}
+		_, err = admin.ElectLeaders(ctx, kadm.ElectLiveReplica, elect)
+		return false, errors.Join(err, fmt.Errorf("%v have none", elect))
+	})
+}
+
 // assign gives topics other replicas, and waits until they have them, in step, led by the first.
 func (b *Brokers) assign(ctx context.Context, which func(topic string) bool, to func([]int32) []int32) error {
 	admin := kadm.NewClient(b.client)
@@ -130,14 +153,17 @@ func (b *Brokers) assign(ctx context.Context, which func(topic string) bool, to 
 	})
 }
 
-// GivenUp waits until the cluster has given up a broker: the partitions that it led have other leaders, or none.
+// GivenUp waits until the cluster has given up a broker: the partitions that it led have other leaders, or none. Answers of a
+// client's cache go on listing it.
 func (b *Brokers) GivenUp(ctx context.Context, id int32) error {
 	return Until(ctx, "the cluster to give up broker "+fmt.Sprint(id), func() (bool, error) {
-		m, err := kadm.NewClient(b.client).BrokerMetadata(ctx)
+		req := kmsg.NewPtrMetadataRequest()
+		req.Topics = []kmsg.MetadataRequestTopic{}
+		m, err := req.RequestWith(ctx, b.client)
 		if err != nil {
 			return false, err
 		}
-		return !slices.Contains(m.Brokers.NodeIDs(), id), nil
+		return !slices.ContainsFunc(m.Brokers, func(b kmsg.MetadataResponseBroker) bool { return b.NodeID == id }), nil
 	})
 }
 

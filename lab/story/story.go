@@ -59,7 +59,9 @@ func Until(ctx context.Context, what string, look func() (bool, error)) error {
 		if ok {
 			return nil
 		}
-		last = err
+		if last == nil || ctx.Err() == nil { // a look that the end of the time cut short says nothing
+			last = err
+		}
 		select {
 		case <-ctx.Done():
 			return errors.Join(fmt.Errorf("waiting for %s: %w", what, ctx.Err()), last)
