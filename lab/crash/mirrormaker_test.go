@@ -65,7 +65,10 @@ func (p *play) heldAt(ctx context.Context, point string) {
 	p.start(ctx)
 	reaching, cancel := context.WithTimeout(ctx, 2*patience)
 	defer cancel()
-	require.NoError(p.t, p.bench.reached(reaching, point))
+	if err := p.bench.reached(reaching, point); err != nil {
+		p.describe(ctx)
+		require.NoError(p.t, err)
+	}
 }
 
 // aborted waits until a run has come back, and holds what stands against what stood before it.
