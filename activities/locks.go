@@ -57,11 +57,14 @@ type Acquired struct {
 
 // Holder is who holds an entity. Within is the parent that started it and holds the entity too, before and after it.
 type Holder struct {
-	Run    Run       `json:"run"`
-	Kind   string    `json:"kind"`
-	To     string    `json:"to,omitempty"`
-	Since  time.Time `json:"since"`
-	Within *Holder   `json:"within,omitempty"`
+	Run   Run       `json:"run"`
+	Kind  string    `json:"kind"`
+	To    string    `json:"to,omitempty"`
+	Since time.Time `json:"since"`
+	// Unfenced is To where something waited to fence that when the run took the entity. The run ends it, and when it is closed before
+	// it got there, nobody else would ever fence that (P13).
+	Unfenced string  `json:"unfenced,omitempty"`
+	Within   *Holder `json:"within,omitempty"`
 }
 
 // Release ends a hold and tells the entity where the workload is now. Releasing what is not held changes nothing.

@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -136,7 +137,7 @@ func (a *Recovery) AwaitReading(ctx context.Context, in ReadingInput) (out Readi
 		return done, readText(groups), nil
 	})
 	out.Text = readText(out.Groups)
-	if err != nil && len(out.Groups) > 0 && ctx.Err() == nil && !time.Now().Before(in.Until) {
+	if errors.Is(err, errTimeUp) && len(out.Groups) > 0 {
 		return out, nil // it is time, and what is not read stays
 	}
 	return out, err
@@ -229,7 +230,7 @@ func (a *Recovery) stopReading(ctx context.Context, in ReadingInput, entry Entry
 		_, text := notOK(left)
 		return text == "", text, nil
 	})
-	if err != nil && len(left) > 0 && ctx.Err() == nil && !time.Now().Before(in.Until) {
+	if errors.Is(err, errTimeUp) && len(left) > 0 {
 		return left, nil // the fence of their groups holds them off
 	}
 	return left, err

@@ -37,7 +37,14 @@ func (f *failover) settle(ctx workflow.Context, left activities.Holder) error {
 			return fmt.Errorf("settle what run %s left behind: %w", left.Run.ID(), err)
 		}
 	}
-	return f.undoFor(ctx, until, left, route, entry)
+	if err := f.undoFor(ctx, until, left, route, entry); err != nil || left.Unfenced == "" || left.Unfenced == f.in.To {
+		return err
+	}
+	ended, err := f.endFencing(ctx, until, left.Unfenced)
+	if err == nil {
+		f.waitsAgain(left.Unfenced, ended.Left)
+	}
+	return err
 }
 
 // finish is for a workload that is where it was asked to go: there is nothing to do, unless the run that brought it

@@ -119,7 +119,8 @@ func (e *entity) acquire(ctx workflow.Context, in activities.Acquire) (activitie
 		}
 		switch {
 		case closed:
-			e.Status.Abandoned, e.Status.Holder = held, held.Within
+			e.abandoned(held)
+			e.Status.Holder = held.Within
 			if held.Within != nil {
 				return e.acquire(ctx, in)
 			}
@@ -128,7 +129,11 @@ func (e *entity) acquire(ctx workflow.Context, in activities.Acquire) (activitie
 				e.name, held.Run.ID(), doing(*held), held.Since.Format(time.RFC3339))
 		}
 	}
-	e.Status.Holder = &activities.Holder{Run: in.Run, Kind: in.Kind, To: in.To, Since: workflow.Now(ctx), Within: e.Status.Holder}
+	held := activities.Holder{Run: in.Run, Kind: in.Kind, To: in.To, Since: workflow.Now(ctx), Within: e.Status.Holder}
+	if e.unfenced(in.To) {
+		held.Unfenced = in.To
+	}
+	e.Status.Holder = &held
 	if e.ofRunbook() {
 		e.Status.Active = e.active(in)
 		e.Status.Epoch = max(e.Status.Epoch, in.SeenEpoch)
@@ -142,8 +147,25 @@ func (e *entity) acquired() activities.Acquired {
 	h := e.Status.Holder
 	return activities.Acquired{
 		NextEpoch: e.HeldEpoch, Active: e.Status.Active, Since: h.Since, Nested: h.Within != nil, Abandoned: e.Status.Abandoned, LastSwitch: e.Status.LastSwitch,
-		Fencing: slices.ContainsFunc(e.Status.Fencing, func(f activities.Fencing) bool { return f.Cluster == h.To && f.Fenced == nil }),
+		Fencing: h.Unfenced != "" || e.unfenced(h.To),
 	}
+}
+
+// unfenced says whether something waits to fence a cluster, or did before a run to there was closed in the middle.
+func (e *entity) unfenced(cluster string) bool {
+	left := e.Status.Abandoned
+	return cluster != "" && left != nil && left.Unfenced == cluster ||
+		slices.ContainsFunc(e.Status.Fencing, func(f activities.Fencing) bool { return f.Cluster == cluster && f.Fenced == nil })
+}
+
+// abandoned keeps a holder that was closed without releasing, for the next run to settle; and of one that was closed before it,
+// what that had left unfenced.
+func (e *entity) abandoned(held *activities.Holder) {
+	left := *held
+	if before := e.Status.Abandoned; before != nil && left.Unfenced == "" {
+		left.Unfenced = before.Unfenced
+	}
+	e.Status.Abandoned = &left
 }
 
 // mayFence refuses to let a cluster be fenced that a run takes the workload to (P13).
@@ -227,7 +249,7 @@ func (e *entity) look(ctx workflow.Context) {
 		return
 	}
 	if closed, err := e.closed(ctx, *held); err == nil && closed && e.Status.Holder == held {
-		e.Status.Abandoned = held
+		e.abandoned(held)
 		e.show(ctx)
 	}
 }

@@ -177,6 +177,46 @@ func TestP01_AChildThatWasClosedLeavesTheRunbookToItsParent(t *testing.T) {
 	require.Equal(t, "failback", l.status(t).Holder.Within.Run.WorkflowID)
 }
 
+// A run that goes to a cluster ends what waits to fence it. When the run is closed in the middle, the next one hears of it all the
+// same, also when its parent was closed with it.
+func TestP13_WhatARunLeftUnfencedStaysKnown(t *testing.T) {
+	for name, parent := range map[string]string{"alone": "", "with its parent": "failback"} {
+		t.Run(name, func(t *testing.T) {
+			l := newLock("runbook/orders")
+			waits := activities.TellFencing{Entity: "runbook/orders", State: activities.FencingWaits, Fencing: activities.Fencing{Cluster: "west", Run: leaver}}
+			ends := waits
+			ends.State = activities.FencingGone
+			fine := func(_ activities.Acquired, err error) { require.NoError(t, err) }
+			hears := func(a activities.Acquired, err error) {
+				require.NoError(t, err)
+				require.True(t, a.Fencing)
+			}
+			l.ask(1*time.Second, activities.UpdateFencing, waits, fine)
+			if parent != "" {
+				first := ask(parent, 7)
+				first.To = ""
+				l.ask(2*time.Second, activities.UpdateAcquire, first, fine)
+			}
+			home, again, third := ask("home", 7), ask("again", 7), ask("third", 7)
+			home.Parent = parent
+			l.ask(3*time.Second, activities.UpdateAcquire, home, hears)
+			l.ask(4*time.Second, activities.UpdateFencing, ends, fine)
+			l.RegisterDelayedCallback(func() { l.closed = true }, 5*time.Second)
+			l.ask(6*time.Second, activities.UpdateAcquire, again, hears)
+			l.ask(7*time.Second, activities.UpdateRelease, activities.Release{Run: again.Run, Outcome: "completed", Active: "west", Epoch: 8}, fine)
+			third.To = "east"
+			l.RegisterDelayedCallback(func() { l.closed = false }, 8*time.Second)
+			l.ask(9*time.Second, activities.UpdateAcquire, third, func(a activities.Acquired, err error) {
+				require.NoError(t, err)
+				require.False(t, a.Fencing, "the workload got there")
+				require.Nil(t, a.Abandoned)
+			})
+			l.live(t, time.Minute, activities.EntityState{})
+			require.Empty(t, l.status(t).Holder.Unfenced)
+		})
+	}
+}
+
 func TestP02_EpochOnlyGrows(t *testing.T) {
 	since := time.Now().UTC()
 	run := ask("first", 7).Run

@@ -263,17 +263,24 @@ func (f *fencing) cancelled(ctx workflow.Context) error {
 // fenceAfterAll lets wait again what would have fenced the cluster to which the run meant to go, where it did not get there:
 // nobody else would ever fence that (P13).
 func (f *failover) fenceAfterAll() {
-	if len(f.waited) == 0 || f.status.Outcome == Completed {
+	if f.status.Outcome != Completed {
+		f.waitsAgain(f.in.To, f.waited)
+	}
+}
+
+// waitsAgain starts again what waited to fence a cluster, with what it had left to do; nothing where nothing waited.
+func (f *failover) waitsAgain(cluster string, left []byte) {
+	if len(left) == 0 {
 		return
 	}
 	var in FencingInput
-	err := json.Unmarshal(f.waited, &in) //workflowcheck:ignore the same bytes give the same value
+	err := json.Unmarshal(left, &in) //workflowcheck:ignore the same bytes give the same value
 	if err == nil {
 		in.Known, in.Status.Ended, in.Status.Waiting = false, "", ""
 		err = f.waitToFence(in)
 	}
 	if err != nil {
-		f.deviate(fmt.Sprintf("%s is not fenced, and what waited for it could not be started again: %s. Fence it by hand", f.in.To, plain(err)))
+		f.deviate(fmt.Sprintf("%s is not fenced, and what waited for it could not be started again: %s. Fence it by hand", cluster, plain(err)))
 	}
 }
 

@@ -240,6 +240,24 @@ func TestP01_AbandonedRunIsTakenBackFirst(t *testing.T) {
 	require.False(t, w.released[1].Unsettled)
 }
 
+// What a run had ended that waited to fence a cluster waits again when the run was closed before it got there, and the next one goes
+// somewhere else (P13).
+func TestP13_WhatAnAbandonedRunLeftUnfencedWaitsAgain(t *testing.T) {
+	w := newWorld(t)
+	w.abandoned = &activities.Holder{Run: activities.Run{Runbook: "orders", WorkflowID: "old", FirstRunID: "1"}, To: "west", Unfenced: "north"}
+	left := workflows.FencingInput{Guard: activities.Guard{Run: leaver, Epoch: 7}, Route: activities.Route{From: activities.Site{Name: "north"}, To: activities.Site{Name: "east"}}, Known: true}
+	raw, err := json.Marshal(left)
+	require.NoError(t, err)
+	w.waited = raw
+	p := newPlay(t, w)
+	out, err := p.run(t)
+	require.NoError(t, err)
+	require.Equal(t, workflows.Completed, out.Outcome)
+	require.Equal(t, "fence/orders/north", w.inputs["EndFencing"].(activities.EndFencing).Workflow)
+	left.Known = false
+	require.Equal(t, []any{left}, p.begun)
+}
+
 func TestP01_AbandonedRunThatSwitchedIsFinished(t *testing.T) {
 	w := newWorld(t)
 	w.abandoned = &activities.Holder{Run: activities.Run{Runbook: "orders", WorkflowID: "old", FirstRunID: "1"}, To: "west"}

@@ -218,7 +218,7 @@ func TestWorkerKilledInProtectAndOnTheWayHome(t *testing.T) {
 	require.Equal(t, "true", p.bench.configs(t)["acl.sync.enable"])
 	if *record || *full {
 		p.travel(journey{page: planned, id: "away-again", flow: "PlannedFailover", in: workflows.PlannedInput{Runbook: p.Workload.Name, To: "west", Reason: "exercise", By: setup.Requester, Override: "exercise"}})
-		home, _ = p.travel(journey{page: comingBack, id: "home-again", flow: "Failback", in: p.home(workflows.FailbackInput{}), keep: "failback-after-a-planned-failover"})
+		p.travel(journey{page: comingBack, id: "home-again", flow: "Failback", in: p.home(workflows.FailbackInput{}), keep: "failback-after-a-planned-failover"})
 	}
 	require.NoError(t, p.Settle(ctx))
 	v, err := p.Judge(ctx, "east", "")
