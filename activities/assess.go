@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -71,6 +72,7 @@ type assessment struct {
 	sources  []replication.Topic           // as the source itself lists them; none when it does not
 	onTarget []replication.Topic
 	there    []replication.Group // groups on the target
+	sampled  map[string][]string // topics that groups read when Watch last saw them
 	evidence evidence
 }
 
@@ -165,6 +167,7 @@ func (s *assessment) resolve(sample *Sample) {
 		for _, g := range sample.Groups {
 			names[g] = true
 		}
+		s.sampled = sample.Reads
 	}
 	for _, t := range known {
 		if _, ok := s.mirrors[t.Name]; !ok && s.in.Runbook.Topics.Match(t.Name) && !slices.Contains(s.bare, t.Name) {
@@ -191,15 +194,17 @@ func (s *assessment) resolve(sample *Sample) {
 // scope is what the run will move. Groups of the runbook's own clients must be alive after the switch, whether or not
 // anybody can say now that they were before.
 func (s *assessment) scope() Scope {
-	read := reads(s.groups)
+	scope := Scope{Topics: s.topics, Groups: groupNames(s.groups), Alive: withMembers(s.groups), Reads: map[string][]string{}}
+	maps.Copy(scope.Reads, s.sampled)
+	maps.Copy(scope.Reads, reads(s.groups)) // who answers knows better
 	for _, c := range s.in.Runbook.Clients {
 		for _, g := range c.Groups {
-			if _, known := read[g]; !known && c.Role != runbooks.RoleProducer && slices.Contains(groupNames(s.groups), g) {
-				read[g] = []string{}
+			if c.Role != runbooks.RoleProducer && slices.Contains(scope.Groups, g) && !slices.Contains(scope.Alive, g) {
+				scope.Alive = append(scope.Alive, g)
 			}
 		}
 	}
-	return Scope{Topics: s.topics, Groups: groupNames(s.groups), Reads: read}
+	return scope
 }
 
 // seals says whether the link is held by ACLs.

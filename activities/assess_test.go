@@ -57,7 +57,8 @@ func TestAssess(t *testing.T) {
 	scope, err := records{to: w.as("west", admin).Records(MarksTopic)}.scope(context.Background(), in.Run.ID())
 	require.NoError(t, err)
 	require.Equal(t, []string{"orders", "payments"}, scope.TopicNames())
-	require.Equal(t, []string{"billing"}, scope.alive(), "a client of the runbook reads with it")
+	require.Equal(t, []string{"billing"}, scope.Alive, "a client of the runbook reads with it")
+	require.Equal(t, map[string][]string{"billing": {"orders", "payments"}}, scope.Reads, "as Watch saw it last")
 }
 
 // A dry run writes nothing anywhere.

@@ -198,7 +198,7 @@ func (h *lastKnown) translate(ctx context.Context, groups []string) (map[string]
 		onTarget := make([]replication.GroupOffsets, len(groups))
 		for i, group := range groups {
 			at := slices.Index(h.groups, group)
-			onTarget[i] = replication.GroupOffsets{Group: group, Offsets: h.mayCount(group, h.before[at])}
+			onTarget[i] = replication.GroupOffsets{Group: group, Offsets: h.mayCount(h.before[at])}
 		}
 		if list, err = h.r.link.LastKnown(ctx, onTarget); err != nil {
 			return nil, wrap("read what the link last knew of the groups", err)
@@ -253,14 +253,10 @@ func (h *lastKnown) fromSource(ctx context.Context, groups []string) ([]replicat
 // translateTime is how long a comparison with a source that may be lost may take; after that the link's word is taken.
 const translateTime = 10 * time.Second
 
-// mayCount are the partitions that a group may read: of the topics that it is known to read, or has any commit for; of all
-// where nothing is known. Target is what the target's own group holds.
-func (h *lastKnown) mayCount(group string, before map[replication.Partition]int64) []replication.Translated {
-	reads := h.scope.Reads[group]
-	if len(reads) == 0 && len(before) == 0 {
-		reads = h.scope.TopicNames()
-	}
-	list := replication.Committed(before, h.target, reads...)
+// mayCount are all partitions: the link may know of commits in topics that nobody else has seen a group read. Target is what the
+// target's own group holds.
+func (h *lastKnown) mayCount(before map[replication.Partition]int64) []replication.Translated {
+	list := replication.Committed(before, h.target, h.scope.TopicNames()...)
 	for i, t := range list {
 		list[i].Source, list[i].Target = replication.Unknown, t.Source
 	}

@@ -85,6 +85,33 @@ func TestP24_NothingKnownIsTheRunbooksWord(t *testing.T) {
 	require.Contains(t, out.Deviations, "group billing-new, orders-0 and 1 more partitions: no commit: set to the start, as the runbook says")
 }
 
+// P24: a topic that a group was seen to read, and of which the link brought nothing, is not left to auto.offset.reset.
+func TestP24_ATopicThatAGroupWasSeenToReadGetsTheRunbooksWord(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		reads []string
+		has   bool
+	}{"seen": {[]string{"orders", "payments"}, true}, "never seen": {nil, false}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := cutOff(t)
+			w.fill("payments", 0, 2)
+			require.NoError(t, w.recordsNow().putScope(context.Background(), w.guard().Run.ID(), Scope{Topics: []replication.Topic{{Name: "orders", Partitions: 2}, {Name: "payments", Partitions: 1}},
+				Groups: []string{"billing"}, Reads: map[string][]string{"billing": tc.reads}}))
+			w.trace = nil
+			out, err := w.handOverLastKnown()
+			require.NoError(t, err)
+			offset, has := w.committed("west", "billing")[at("payments", 0)]
+			require.Equal(t, tc.has, has)
+			require.Zero(t, offset)
+			require.EqualValues(t, 3, w.committed("west", "billing")[at("orders", 0)], "what is known stays")
+			if tc.has {
+				require.Contains(t, out.Deviations, "group billing, orders-1 and 1 more partitions: no commit: set to the start, as the runbook says")
+			}
+		})
+	}
+}
+
 func TestP25_AGroupWithMembersStaysAsItIs(t *testing.T) {
 	t.Parallel()
 	w := cutOff(t)

@@ -33,7 +33,7 @@ func (w *world) watched(seen time.Time) {
 	topics, err := w.as("east", admin).Topics(ctx, w.runbook().Topics.Match)
 	require.NoError(w.t, err)
 	s := Sample{Runbook: "orders", From: "east", To: "west", SourceCluster: "east-id", TargetCluster: "west-id", Epoch: w.epoch, Seen: seen, LastAnswer: seen,
-		SameOffsets: true, Topics: topics, Groups: []string{"billing"}}
+		SameOffsets: true, Topics: topics, Groups: []string{"billing"}, Reads: map[string][]string{"billing": {"orders", "payments"}}}
 	from, err := w.as("east", admin).Ends(ctx, []string{"orders", "payments"})
 	require.NoError(w.t, err)
 	to, err := w.as("west", admin).Ends(ctx, []string{"orders", "payments"})

@@ -108,7 +108,7 @@ func (a *Preflight) Check(ctx context.Context, in PreflightInput) (out Preflight
 	if in.DryRun || out.Problems() > 0 { // a run with problems does not go on
 		return out, nil
 	}
-	return out, r.records.putScope(ctx, in.Run.ID(), Scope{Topics: s.topics, Groups: groupNames(s.groups), Reads: reads(s.groups)})
+	return out, r.records.putScope(ctx, in.Run.ID(), Scope{Topics: s.topics, Groups: groupNames(s.groups), Alive: withMembers(s.groups), Reads: reads(s.groups)})
 }
 
 // all runs checks side by side, each on a survey of its own, and gathers what they find in the result.
@@ -237,17 +237,20 @@ func groupNames(groups []replication.Group) []string {
 func reads(groups []replication.Group) map[string][]string {
 	all := map[string][]string{}
 	for _, g := range groups {
-		if len(g.Members) == 0 {
-			continue
-		}
-		topics := []string{}
+		var topics []string
 		for _, m := range g.Members {
 			topics = append(topics, m.Topics...)
 		}
-		slices.Sort(topics)
-		all[g.Name] = slices.Compact(topics)
+		if len(topics) > 0 {
+			slices.Sort(topics)
+			all[g.Name] = slices.Compact(topics)
+		}
 	}
 	return all
+}
+
+func withMembers(groups []replication.Group) []string {
+	return groupNames(slices.DeleteFunc(slices.Clone(groups), func(g replication.Group) bool { return len(g.Members) == 0 }))
 }
 
 // maxFindings keeps the result far below what a history may carry; problems come first.

@@ -29,14 +29,11 @@ func marksKey(cluster, run string) string { return "marks/" + cluster + "/" + ru
 type Scope struct {
 	Topics []replication.Topic `json:"topics"`
 	Groups []string            `json:"groups"`
-	// Reads are the topics that the members of a group subscribed to when preflight looked, for groups that had members.
-	// It is all there is to know of a group that reads and never committed (P24).
+	// Alive are the groups that had members when preflight looked: those that must have them again after the switch.
+	Alive []string `json:"alive,omitempty"`
+	// Reads are the topics that the members of a group were last seen to subscribe to. It is all there is to know of a group that
+	// reads and never committed (P24), and of topics of which the link brought no commit before the source was lost.
 	Reads map[string][]string `json:"reads,omitempty"`
-}
-
-// alive are the groups that had members when preflight looked: those that must have them again after the switch.
-func (s Scope) alive() []string {
-	return slices.DeleteFunc(slices.Clone(s.Groups), func(g string) bool { _, alive := s.Reads[g]; return !alive })
 }
 
 // groupScope is how a group is stored.
@@ -200,8 +197,7 @@ func sorted(entries map[string][]byte) []string { return slices.Sorted(maps.Keys
 func (r records) putScope(ctx context.Context, run string, s Scope) error {
 	groups := make([]groupScope, len(s.Groups))
 	for i, name := range s.Groups {
-		reads, alive := s.Reads[name]
-		groups[i] = groupScope{name, alive, reads}
+		groups[i] = groupScope{name, slices.Contains(s.Alive, name), s.Reads[name]}
 	}
 	entries := map[string]any{}
 	if err := errors.Join(chunks(entries, scopeKey(run)+"topics/", s.Topics), chunks(entries, scopeKey(run)+"groups/", groups)); err != nil {
@@ -225,6 +221,9 @@ func (r records) scope(ctx context.Context, run string) (s Scope, err error) {
 	for _, g := range groups {
 		s.Groups = append(s.Groups, g.Name)
 		if g.Alive {
+			s.Alive = append(s.Alive, g.Name)
+		}
+		if len(g.Reads) > 0 {
 			s.Reads[g.Name] = g.Reads
 		}
 	}

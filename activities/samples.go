@@ -35,7 +35,9 @@ type Sample struct {
 	SameOffsets bool
 	Topics      []replication.Topic // of the source, by name
 	Groups      []string
-	Positions   []replication.Position // by topic and partition
+	// Reads are the topics that the members of a group subscribe to, for groups that have members.
+	Reads     map[string][]string
+	Positions []replication.Position // by topic and partition
 	// Rates are the records per second that reached the source, by topic, over about the last minute. What is calculated
 	// with them is an estimate, never a bound (P21). A topic without a rate is absent.
 	Rates map[string]float64
@@ -100,7 +102,13 @@ func (p samplePart) key(prefix, part string) string { return prefix + "part/" + 
 // samplePiece is what is stored in a slot.
 type samplePiece struct {
 	Topics []sampleTopic `json:"topics,omitempty"`
-	Groups []string      `json:"groups,omitempty"`
+	Groups []sampleGroup `json:"groups,omitempty"`
+}
+
+// sampleGroup is a group with what its members read.
+type sampleGroup struct {
+	Name  string   `json:"name"`
+	Reads []string `json:"reads,omitempty"`
 }
 
 // sampleTopic is a topic with its positions: for each partition source end, replicated, target end.
@@ -236,7 +244,7 @@ func assemble(all map[string][]byte, runbook, source string) (Sample, error) {
 		return Sample{}, fmt.Errorf("decode record %s%s: %w", prefix, sampleHeader, err)
 	}
 	s := Sample{Runbook: runbook, From: head.From, To: head.To, SourceCluster: head.SourceCluster, TargetCluster: head.TargetCluster,
-		Epoch: head.Epoch, Seen: head.Seen, LastAnswer: head.LastAnswer, SameOffsets: head.SameOffsets, Rates: map[string]float64{}}
+		Epoch: head.Epoch, Seen: head.Seen, LastAnswer: head.LastAnswer, SameOffsets: head.SameOffsets, Reads: map[string][]string{}, Rates: map[string]float64{}}
 	var last answered
 	if raw, ok := all[prefix+sampleAnswered]; ok && json.Unmarshal(raw, &last) == nil && last.At.After(s.LastAnswer) {
 		s.LastAnswer = last.At
@@ -252,7 +260,13 @@ func assemble(all map[string][]byte, runbook, source string) (Sample, error) {
 			return Sample{}, fault.Hint(fmt.Errorf("the sample of %s in %s is mixed with another: %w", head.Seen.Format(time.RFC3339), PositionsTopic, fault.ErrConflict),
 				"two workers wrote at the same time; the next sample mends it")
 		}
-		topics, s.Groups = append(topics, piece.Topics...), append(s.Groups, piece.Groups...)
+		topics = append(topics, piece.Topics...)
+		for _, g := range piece.Groups {
+			s.Groups = append(s.Groups, g.Name)
+			if len(g.Reads) > 0 {
+				s.Reads[g.Name] = g.Reads
+			}
+		}
 	}
 	slices.Sort(s.Groups)
 	s.add(topics)
@@ -320,7 +334,7 @@ func (s Sample) pieces() (map[string][]byte, error) {
 	}
 	for _, g := range s.Groups {
 		piece := of(g)
-		piece.Groups = append(piece.Groups, g)
+		piece.Groups = append(piece.Groups, sampleGroup{g, s.Reads[g]})
 	}
 	raw := make(map[string][]byte, len(pieces))
 	var failed error

@@ -53,7 +53,8 @@ var sampled = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 // aSample has n topics of some partitions; every source end is that of its place plus more.
 func aSample(topics, partitions int, more int64, seen time.Time) Sample {
 	s := Sample{Runbook: "orders", From: "east", To: "west", SourceCluster: "east-id", TargetCluster: "west-id", Epoch: 7,
-		Seen: seen, LastAnswer: seen, SameOffsets: true, Groups: []string{"billing", "shipping"}, Rates: map[string]float64{}}
+		Seen: seen, LastAnswer: seen, SameOffsets: true, Groups: []string{"billing", "shipping"},
+		Reads: map[string][]string{"billing": {"topic-00000", "topic-00001"}}, Rates: map[string]float64{}}
 	for t := range topics {
 		name := fmt.Sprintf("topic-%05d", t)
 		s.Topics = append(s.Topics, replication.Topic{Name: name, ID: "id-" + name, Partitions: partitions, ReplicationFactor: 3})

@@ -85,7 +85,7 @@ func (a *Verify) Target(ctx context.Context, in VerifyInput) (out VerifyResult, 
 		if len(denies) > 0 {
 			problems = append(problems, fmt.Sprintf("%d copies of the fence stand on %s, such as %s", len(denies), in.Route.To.Name, denies[0]))
 		}
-		if out.Groups, err = groupsMove(ctx, r.to, scope.alive(), ends, first); err != nil {
+		if out.Groups, err = groupsMove(ctx, r.to, scope.Alive, ends, first); err != nil {
 			return false, "", err
 		}
 		out.note(source, ends)

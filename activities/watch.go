@@ -144,7 +144,7 @@ type watching struct {
 	Outside
 	in       WatchInput
 	out      WatchResult
-	groups   []string // listed once in an execution
+	groups   []replication.Group // listed once in an execution
 	listed   bool
 	asked    bool      // whether the source could be asked at all in this look
 	answered time.Time // of the source, in this look
@@ -294,13 +294,12 @@ func (w *watching) source(ctx context.Context, from Kafka, s *Sample) error {
 	}
 	slices.SortFunc(s.Topics, func(a, b replication.Topic) int { return compare(a.Name, b.Name) })
 	if !w.listed {
-		groups, err := from.Groups(ctx, w.in.Groups.Match)
-		if err != nil {
+		if w.groups, err = from.Groups(ctx, w.in.Groups.Match); err != nil {
 			return err
 		}
-		w.groups, w.listed = groupNames(groups), true
+		w.listed = true
 	}
-	s.Groups = w.groups
+	s.Groups, s.Reads = groupNames(w.groups), reads(w.groups)
 	return nil
 }
 

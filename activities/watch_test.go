@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/worker"
@@ -118,6 +119,8 @@ func TestWatchKeepsWhereEveryPartitionIs(t *testing.T) {
 	w.fill("orders", 0, 3)
 	w.write("east", "orders", 1, 2)
 	w.write("east", "payments", 0, 1)
+	w.raw("east", admin, kgo.ConsumerGroup("billing"), kgo.ConsumeTopics("orders"), kgo.DisableAutoCommit())
+	w.stable("east", "billing")
 	out, err := w.sample(w.input(250 * time.Millisecond))
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, out.Samples, 2, "it goes on inside one execution")
@@ -135,6 +138,7 @@ func TestWatchKeepsWhereEveryPartitionIs(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, [5]string{"orders", "east", "west", "east-id", "west-id"}, [5]string{s.Runbook, s.From, s.To, s.SourceCluster, s.TargetCluster})
 	require.Equal(t, w.epoch, s.Epoch)
+	require.Equal(t, map[string][]string{"billing": {"orders"}}, s.Reads, "what its members subscribe to")
 	var ends [][2]int64
 	for _, p := range s.Positions {
 		ends = append(ends, [2]int64{p.SourceEnd, p.TargetEnd})

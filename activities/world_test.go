@@ -107,7 +107,7 @@ func newWorld(t testing.TB) *world {
 	}
 	require.NoError(t, w.recordsNow().putScope(context.Background(), w.guard().Run.ID(), Scope{
 		Topics: []replication.Topic{{Name: "orders", Partitions: 2}, {Name: "payments", Partitions: 1}}, Groups: []string{"billing"},
-		Reads: map[string][]string{"billing": {"orders"}}}))
+		Alive: []string{"billing"}, Reads: map[string][]string{"billing": {"orders"}}}))
 	w.trace = nil
 	return w
 }
