@@ -66,7 +66,8 @@ func (a *Turns) Position(ctx context.Context, in TurnInput) (out TurnedResult, e
 // positioning is Position at work.
 type positioning struct {
 	*turning
-	list []TurnTopic
+	list    []TurnTopic
+	deleted []string // by this attempt
 }
 
 // act looks once more whether the run holds its epoch, then writes inside the deadline that this look gives: an attempt that
@@ -142,13 +143,24 @@ func (p *positioning) remake(ctx context.Context, waiting []string) error {
 	if err != nil {
 		return wrap("list topics of "+p.names.To.Name, err)
 	}
+	var ends []replication.Ends
 	names := Scope{Topics: there}.TopicNames()
 	if len(names) > 0 {
-		if err := p.mayGo(ctx, back, names); err != nil {
+		if ends, err = p.to.Ends(ctx, names); err != nil {
+			return wrap("read the ends of "+p.names.To.Name, err)
+		}
+		names = slices.DeleteFunc(names, func(name string) bool { return p.anew(name, ends) })
+	}
+	if len(names) > 0 {
+		if err := p.mayGo(ctx, back, names, ends); err != nil {
 			return err
 		}
 		killpoint.Reach("Position/delete")
-		return p.act(ctx, func(ctx context.Context) error { return failedOnes(back.DeleteTopics(ctx, names)) })
+		err := p.act(ctx, func(ctx context.Context) error { return failedOnes(back.DeleteTopics(ctx, names)) })
+		if err == nil {
+			p.deleted = append(p.deleted, names...)
+		}
+		return err
 	}
 	killpoint.Reach("Position/create")
 	return p.act(ctx, func(ctx context.Context) error { return failedOnes(back.CreateMirrors(ctx, waiting)) })
@@ -165,8 +177,17 @@ func failedOnes(outcomes []replication.Outcome, err error) error {
 	return err
 }
 
-// mayGo is the last look before topics are deleted.
-func (p *positioning) mayGo(ctx context.Context, back replication.Rebuilder, names []string) error {
+// anew says whether a topic is not the one that was approved, and nothing was ever written to it: it was deleted, and a mirror of its
+// name is in the making. A link that is slow shows the topic before the mirror.
+func (p *positioning) anew(name string, now []replication.Ends) bool {
+	at := slices.IndexFunc(p.list, func(one TurnTopic) bool { return one.Topic == name })
+	had := at >= 0 && slices.ContainsFunc(p.list[at].Ends, func(e replication.Ends) bool { return e.LogEnd != 0 })
+	has := slices.ContainsFunc(now, func(e replication.Ends) bool { return e.Topic == name && e.LogEnd != 0 })
+	return at >= 0 && !has && (had || len(p.list[at].Ends) == 0 || slices.Contains(p.deleted, name))
+}
+
+// mayGo is the last look before topics are deleted, at what was read of their ends.
+func (p *positioning) mayGo(ctx context.Context, back replication.Rebuilder, names []string, ends []replication.Ends) error {
 	hang, err := back.Dependents(ctx, names)
 	if err != nil {
 		return wrap("look for what hangs on the topics of "+p.names.To.Name, err)
@@ -174,10 +195,6 @@ func (p *positioning) mayGo(ctx context.Context, back replication.Rebuilder, nam
 	if _, text := notOK(hang); text != "" {
 		return fault.Hint(fmt.Errorf("topics of %s cannot be deleted yet: %s: %w", p.names.To.Name, text, fault.ErrInvalid),
 			"wait for the stop of those mirrors, or end the other links' use of them, then retry")
-	}
-	ends, err := p.to.Ends(ctx, names)
-	if err != nil {
-		return wrap("read the ends of "+p.names.To.Name, err)
 	}
 	now := byPartition(ends)
 	var differ []string

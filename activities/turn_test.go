@@ -195,6 +195,43 @@ func TestP28_WhatIsNotAsItWasApprovedIsNotDeleted(t *testing.T) {
 	}
 }
 
+// slowBack shows topics that it makes as such for a while, before they are mirrors.
+type slowBack struct {
+	*backLink
+
+	asked int // to make mirrors
+}
+
+func (s *slowBack) CreateMirrors(ctx context.Context, topics []string) ([]replication.Outcome, error) {
+	list, err := s.backLink.CreateMirrors(ctx, topics)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asked++; s.asked == 1 {
+		clear(s.mirrors)
+		return list, err
+	}
+	for _, topic := range topics { // they were there
+		s.mirrors[topic] = &fakeMirror{Mirror: replication.Mirror{Topic: topic, SourceTopic: topic, State: replication.MirrorActive, Raw: "ACTIVE"}}
+	}
+	return list, nil
+}
+
+// P28: a topic that was deleted and is there again, empty, is a mirror in the making: nobody wrote there, and it is not deleted again.
+func TestP28_AMirrorInTheMakingIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	w, back := homeward(t)
+	slow := &slowBack{backLink: back}
+	w.back = slow
+	in := w.turn()
+	in.Accept = []string{"orders"}
+	_, err := w.examine(in)
+	require.NoError(t, err)
+	_, err = w.position(in)
+	require.NoError(t, err)
+	require.Equal(t, 2, slow.asked)
+	require.ElementsMatch(t, []string{"orders", "payments"}, back.deleted, "once")
+}
+
 // A bidirectional link cuts topics back by exactly what was approved; another preview parks.
 func TestP28_ARestoreIsTheOneThatWasApproved(t *testing.T) {
 	t.Parallel()

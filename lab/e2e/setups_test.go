@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -70,6 +71,10 @@ func TestP13_ClusterLinkingBetweenRealBrokers(t *testing.T) {
 	orders, returns := s.play(t, "orders"), s.play(t, "returns")
 	orders.flows("east")
 	returns.flows("east")
+	eventually(t, "the link to be well", func() (bool, error) {
+		goes, _, found := returns.plans("planned")
+		return goes, errors.New(found)
+	})
 	before := returns.look()
 	planned := returns.ends(returns.start("as-planned"), workflows.Completed)
 	returns.wentOver(before)
