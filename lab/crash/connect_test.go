@@ -31,8 +31,8 @@ func TestConnectWorkerKilled(t *testing.T) {
 		o.ExactlyOnce = true
 		o.EditRunbook = func(b *runbooks.Runbook) {
 			patient(b)
-			// Kafka gives up a transaction of a dead task after a minute, and nothing is drained before.
-			b.Objectives.RTO, b.Budgets.Drain = runbooks.Duration(10*time.Minute), runbooks.Duration(3*time.Minute)
+			// Kafka gives up a transaction of a dead task after a minute, and nothing is drained or sealed before.
+			b.Objectives.RTO, b.Budgets.Drain, b.Budgets.Promote = runbooks.Duration(10*time.Minute), runbooks.Duration(3*time.Minute), runbooks.Duration(3*time.Minute)
 		}
 	})
 	connect := setup.ConnectProcess("west")
